@@ -1,0 +1,151 @@
+"""The project's tasks: `nox -l` lists them, `nox -s tests` tests on every Python that is here.
+
+1. Nothing is downloaded but packages from PyPI; never an interpreter behind your back.
+2. `tests` runs on those of its interpreters that are here and skips the others, but fails when there is none. With
+   `--error-on-missing-interpreters` it needs them all.
+3. Arguments after `--` go to the tool: `nox -s tests-3.13 -- -k deadline`, `nox -s proto -- --check`.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+PYTHONS = ("3.11", "3.12", "3.13")
+SOURCES = ("viewreg", "tests", "examples", "benchmarks", "proto", "noxfile.py")
+# What is generated from which proto: its package's folder, below which root, where the proto is, options of our plugin.
+GENERATED = (
+    ("viewreg/rpc", ".", "proto/views.proto", "init"),
+    ("nasty", "tests", "tests/proto/nasty.proto", ""),
+)
+
+# The generated code says which protobuf it needs, so what generates it is pinned.
+PROTO_TOOLS = ("grpcio-tools==1.76.0", "mypy-protobuf==5.1.0", "purerpc>=0.8,<0.9")
+# The h2 that purerpc's metadata forbids, and what belongs to it.
+H2_4 = ("h2>=4.3", "hpack>=4.1", "hyperframe>=6.1")
+
+
+def _is_installed(version: str) -> bool:
+    """Tell whether a Python answers to its name; it has to run, because pyenv has names for Pythons that do not."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return True
+    python = shutil.which(f"python{version}")
+    return python is not None and subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+
+
+nox.needs_version = ">=2026.8.10"  # earlier ones do not find the Python that they run on
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+# Of itself nox skips missing interpreters and calls that success even when none is left, but in CI it wants them all.
+nox.options.error_on_missing_interpreters = not any(map(_is_installed, PYTHONS))
+nox.options.sessions = ["lint", "typing", "tests"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check rules and layout of the code with ruff."""
+    session.install("ruff")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy and pyright."""
+    session.install("-e", ".[test]", "mypy", "nox", "pyright", "types-protobuf")
+    session.run("mypy", "--strict", *filter(os.path.exists, SOURCES))
+    session.run("pyright")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests, with branch coverage."""
+    session.install(".[test]")
+    _test(session)
+
+
+@nox.session
+def tests_h2_4(session: nox.Session) -> None:
+    """Run the tests beside h2 4."""
+    session.install(".[test]")
+    session.install("--no-deps", *H2_4)
+    _test(session)
+
+
+def _test(session: nox.Session) -> None:
+    environment = {"COVERAGE_FILE": f".coverage.{session.name}"}
+    session.run("python", "-W", "error", "-m", "coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("coverage", "report", env=environment)
+
+
+@nox.session
+def proto(session: nox.Session) -> None:
+    """Generate code anew from all protos; with --check, only tell whether it is what they give."""
+    session.install(*PROTO_TOOLS)
+    stale: list[Path] = []
+    for package, root, source, options in GENERATED:
+        with tempfile.TemporaryDirectory() as folder:
+            _generate(session, package, Path(source), Path(folder), options)
+            fresh, old = Path(folder, package), Path(root, package)
+            names = {path.name for pattern in ("*_pb2.py*", "*_grpc.py*") for path in old.glob(pattern)}
+            names.update(path.name for path in fresh.iterdir())
+            same, _, _ = filecmp.cmpfiles(old, fresh, names, shallow=False)
+            for name in sorted(names.difference(same)):
+                stale.append(old / name)
+                if session.posargs != ["--check"]:
+                    (old / name).unlink(missing_ok=True)
+                    if (fresh / name).exists():
+                        shutil.copyfile(fresh / name, old / name)
+    found = ", ".join(map(str, stale)) or "nothing"
+    if stale and session.posargs == ["--check"]:
+        session.error(f"not what the protos give: {found}; run nox -s proto")
+    session.log("changed: %s", found)
+
+
+def _generate(session: nox.Session, package: str, source: Path, out: Path, options: str) -> None:
+    # protoc is shown the proto in the folder of the package, so that generated imports need no mending.
+    session.run(
+        *("python", "-m", "grpc_tools.protoc", f"-I{package}={source.parent}"),
+        *(f"--{plugin}_out={out}" for plugin in ("python", "purerpc", "mypy", "viewreg_pyi")),
+        *("--plugin=protoc-gen-viewreg_pyi=proto/protoc_gen_viewreg_pyi.py", f"--viewreg_pyi_opt={options}"),
+        f"{package}/{source.name}",
+    )
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, and try the wheel away from the tree."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--outdir", folder)
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            packed = set(archive.namelist())
+        tree = {str(path) for path in Path("viewreg").rglob("*.*") if "__pycache__" not in path.parts}
+        if missing := sorted(tree - packed):
+            session.error(f"not in the wheel: {', '.join(missing)}")
+        session.run("python", "-m", "venv", f"{folder}/clean")
+        clean = f"{folder}/clean/bin/python"
+        session.run(clean, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+        with session.chdir(folder):
+            session.run(clean, "-W", "error", "-c", "import viewreg; print(viewreg.__file__)", external=True)
+            session.run(clean, "-W", "error", "-c", "from viewreg.rpc import StatsRequest", external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks."""
+    programs = sorted(Path("benchmarks").glob("bench_*.py"))
+    if not programs:
+        session.error("benchmarks/ has no bench_*.py")
+    session.install(".[test]")
+    for program in programs:
+        session.run("python", str(program), *session.posargs)

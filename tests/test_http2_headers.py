@@ -1,0 +1,205 @@
+"""Header blocks: what leaves is what any decoder reads, what arrives is read and remembered only when that is safe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from http2_driver import MAX_MESSAGE, NO_LIMIT, Driver, a_block, nobody
+from peers import RESPONSE, block, headers, settings
+from viewreg._http2 import headers as headers_module
+from viewreg._http2.errors import ConnectionFailedError
+from viewreg._http2.frames import ErrorCode
+from viewreg._http2.headers import HeaderDecoder, literal, request_block
+from viewreg._http2.stream import Stream
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=300).map(str.encode)
+FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=8)
+
+
+def decoded(block_: bytes) -> list[tuple[bytes, bytes]]:
+    """What an independent decoder reads."""
+    decoder: Any = hpack.Decoder()
+    return [(bytes(name), bytes(value)) for name, value in decoder.decode(block_, raw=True)]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_request_has_grpcs_fields(scheme: str) -> None:
+    """Pseudo fields first, then those of gRPC over HTTP/2, and nothing else."""
+    assert decoded(request_block(scheme, "[::1]:80", "/rpc.Diagnostics/stats", "viewreg/1")) == [
+        (b":method", b"POST"),
+        (b":scheme", scheme.encode()),
+        (b":path", b"/rpc.Diagnostics/stats"),
+        (b":authority", b"[::1]:80"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc+proto"),
+        (b"user-agent", b"viewreg/1"),
+    ]
+
+
+@given(FIELDS)
+def test_literals_decode_to_what_they_were(fields: list[tuple[bytes, bytes]]) -> None:
+    """Any name and value, of any length, comes out of a decoder as it went in."""
+    assert decoded(b"".join(literal(name, value) for name, value in fields)) == fields
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 16_510, 16_511, 50_000])
+def test_lengths_at_the_edges_of_their_encoding(size: int) -> None:
+    """A length is read back at every size where its encoding grows by a byte."""
+    assert decoded(literal(b"x", bytes(size))) == [(b"x", bytes(size))]
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"])
+def test_secrets_are_never_indexed(name: bytes) -> None:
+    """Fields that hold secrets tell every intermediary to keep them out of its tables; others do not."""
+    decoder: Any = hpack.Decoder()
+    secret, plain = decoder.decode(literal(name, b"s") + literal(b"x-plain", b"p"), raw=True)
+    assert (secret.indexable, plain.indexable) == (False, True)
+
+
+def test_only_the_first_block_sets_the_table_size() -> None:
+    """The first block of a connection begins with the table size 0 that we promise, and no later one."""
+    driver = Driver()
+    for first in (True, False, False):
+        driver.protocol.open_stream(Stream(nobody, MAX_MESSAGE), a_block(), b"\0\0\0\0\0", NO_LIMIT)
+        request = driver.sent()[0]
+        assert request.payload == (b"\x20" if first else b"") + a_block()
+        assert request.header(b":path") == b"/rpc.Diagnostics/stats"
+
+
+@pytest.mark.parametrize("limit", [16_384, 32_768])
+@pytest.mark.parametrize("body", [None, b"\0\0\0\0\0"])
+def test_a_block_larger_than_a_frame_is_continued(limit: int, body: bytes | None) -> None:
+    """HEADERS and CONTINUATION frames leave one behind the other, none larger than the server takes."""
+    driver = Driver({5: limit})
+    secret = bytes(range(33, 127)) * 600
+    driver.protocol.open_stream(Stream(nobody, MAX_MESSAGE), a_block((b"x-large", secret)), body, NO_LIMIT)
+    sent = driver.sent()
+    if body is not None:
+        last = sent.pop()
+        assert (last.kind, last.end_stream) == ("DATA", True)
+    kinds = [frame.kind for frame in sent]
+    assert kinds == ["HEADERS"] + ["CONTINUATION"] * (len(kinds) - 1)
+    assert len(kinds) == -(-(len(secret) + 100) // limit)
+    assert max(len(frame.payload) for frame in sent) == limit
+    assert sent[-1].header(b"x-large") == secret
+
+
+def test_the_same_block_is_decoded_once() -> None:
+    """Once a server has promised an empty table, a block seen before costs nothing."""
+    decoder = HeaderDecoder()
+    decoder.decode(b"\x20" + block(RESPONSE))
+    assert not decoder._memo  # a block that sets the size is not one of them
+    first = decoder.decode(block(RESPONSE))
+    assert decoder.decode(block(RESPONSE)) is first
+    assert first.fields == RESPONSE
+
+
+def test_nothing_is_remembered_while_the_server_has_a_table() -> None:
+    """The same bytes mean something else after the table has changed: they are decoded anew."""
+    decoder = HeaderDecoder()
+    encoder: Any = hpack.Encoder()
+    encoder.encode([(b"x", b"one")])
+    assert decoder.decode(b"\x40\1x\3one").fields == ((b"x", b"one"),)
+    assert decoder.decode(b"\xbe").fields == ((b"x", b"one"),)
+    assert decoder.decode(b"\x40\1x\3two").fields == ((b"x", b"two"),)
+    assert decoder.decode(b"\xbe").fields == ((b"x", b"two"),)
+
+
+def test_a_server_that_takes_its_promise_back_is_understood() -> None:
+    """After table size 0 a server may go back to 4,096: what was remembered then is forgotten."""
+    decoder = HeaderDecoder()
+    decoder.decode(b"\x20\x88")
+    decoder.decode(b"\x40\1x\3one")  # enters a table of size 0: stays out
+    with pytest.raises(ConnectionFailedError):
+        decoder.decode(b"\xbe")
+    decoder = HeaderDecoder()
+    decoder.decode(b"\x20\x88")
+    for value in (b"one", b"two"):
+        assert decoder.decode(b"\x3f\xe1\x1f\x40\1x\3" + value).fields == ((b"x", value),)
+        assert decoder.decode(b"\xbe").fields == ((b"x", value),)
+
+
+@given(st.lists(st.tuples(st.booleans(), FIELDS), min_size=1, max_size=12), st.booleans())
+def test_any_servers_blocks_are_read(blocks: list[tuple[bool, list[tuple[bytes, bytes]]]], empty_table: bool) -> None:
+    """Blocks of an encoder with or without a table, Huffman coded or not, new or repeated, are what they were."""
+    encoder: Any = hpack.Encoder()
+    decoder = HeaderDecoder()
+    if empty_table:
+        encoder.header_table_size = 0
+    for huffman, fields in blocks * 2:
+        encoded = encoder.encode(fields, huffman=huffman)
+        assert list(decoder.decode(encoded).fields) == fields
+
+
+def test_the_memory_of_blocks_is_bounded() -> None:
+    """A server whose every block is new fills no memory, and long blocks are not remembered."""
+    decoder = HeaderDecoder()
+    decoder.decode(b"\x20\x88")
+    for number in range(2000):
+        decoder.decode(b"\x88" + block(((b"x-trace", b"%0100d" % number),)))
+        assert sum(map(len, decoder._memo)) <= headers_module._MEMO_SIZE
+    decoder.decode(b"\x88" + block(((b"x-long", bytes(range(48, 58)) * 200),)))
+    assert max(map(len, decoder._memo)) <= headers_module._MEMO_ENTRY
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_nonsense_is_an_error_of_ours(nonsense: bytes, empty_table: bool) -> None:
+    """Whatever bytes stand in a block, they are read or refused with COMPRESSION_ERROR or ENHANCE_YOUR_CALM."""
+    decoder = HeaderDecoder()
+    if empty_table:
+        decoder.decode(b"\x20\x88")
+    try:
+        result = decoder.decode(nonsense)
+    except ConnectionFailedError as error:
+        assert error.code in (ErrorCode.COMPRESSION_ERROR, ErrorCode.ENHANCE_YOUR_CALM)  # noqa: PT017 (it may not come)
+    else:
+        assert all(type(text) is bytes for field in result.fields for text in field)
+
+
+@given(FIELDS.filter(bool), st.data())
+def test_mutilated_blocks_are_an_error_of_ours(fields: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+    """Blocks that a real encoder made, and that were cut or changed on their way, raise nothing else either."""
+    encoder: Any = hpack.Encoder()
+    encoded = bytearray(encoder.encode(fields))
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[at] = data.draw(st.integers(0, 255))
+    decoder = HeaderDecoder()
+    try:
+        decoder.decode(bytes(encoded[: data.draw(st.integers(0, len(encoded)))]))
+    except ConnectionFailedError as error:
+        assert error.code in (ErrorCode.COMPRESSION_ERROR, ErrorCode.ENHANCE_YOUR_CALM)  # noqa: PT017 (it may not come)
+
+
+@pytest.mark.parametrize("slip", [IndexError("byte"), ValueError("text"), hpack.HPACKError("block")])
+def test_a_slip_of_hpack_ends_only_the_connection(slip: Exception) -> None:
+    """Whatever a version of hpack stumbles over, the peer's bytes were the cause: COMPRESSION_ERROR."""
+
+    class Slipping:
+        header_table_size = 0
+
+        def decode(self, block: bytes, *, raw: bool) -> list[tuple[bytes, bytes]]:
+            raise slip
+
+    decoder = HeaderDecoder()
+    stand_in: Any = Slipping()
+    decoder._decoder = stand_in
+    with pytest.raises(ConnectionFailedError, match="COMPRESSION_ERROR"):
+        decoder.decode(b"\x88")
+
+
+def test_spaces_around_a_value_pass() -> None:
+    """grpc-message may begin or end with a space, whatever HTTP says."""
+    assert not HeaderDecoder().decode(block(((b"grpc-status", b"5"), (b"grpc-message", b" no ")))).fault
+
+
+def test_the_servers_header_limit_is_known() -> None:
+    """SETTINGS_MAX_HEADER_LIST_SIZE stands in `max_send_header_list`, for calls to look at."""
+    driver = Driver()
+    assert driver.protocol.max_send_header_list >= 2**31
+    driver.receive(settings({6: 8192}), headers(driver.call().id))
+    assert driver.protocol.max_send_header_list == 8192

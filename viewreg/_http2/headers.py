@@ -1,0 +1,164 @@
+"""Header blocks: requests are encoded without state, responses decoded with as little as the peer allows.
+
+Rules:
+* We announce a dynamic table of size 0 and never use one ourselves: a request's constant part is encoded once for each
+  (scheme, authority, path) and then only copied; the rest is appended as literals.
+* A response block is remembered only after the peer has signalled size 0, for then the same bytes always mean the same.
+  A block that begins with a table size update is never remembered.
+* A peer that ignores our 0 and goes on with its table of 4,096 bytes is legal enough: it is decoded, only slower.
+* Whatever `hpack` dislikes is a COMPRESSION_ERROR of this connection; a header list too large is ENHANCE_YOUR_CALM.
+  What HTTP dislikes in a block that can be read concerns its stream only.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from attrs import frozen
+from hpack import Decoder
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from viewreg._http2.errors import ConnectionFailedError
+from viewreg._http2.frames import ErrorCode
+
+Header: TypeAlias = tuple[bytes, bytes]
+HeaderList: TypeAlias = tuple[Header, ...]
+
+MAX_HEADER_LIST_SIZE: Final = 64 * 1024  # bytes, counted as in RFC 9113, 6.5.2
+_MEMO_SIZE: Final = 16 * 1024  # bytes of remembered blocks for a connection; a server repeats two or three short ones
+_MEMO_ENTRY: Final = 1024  # bytes; longer blocks carry what changes from call to call
+
+TABLE_SIZE_ZERO: Final = b"\x20"  # what the first block of every connection begins with (RFC 7541, 6.3)
+
+# hpack 3 reads a number of any length, in time that grows with its square. No honest block has such a run of bytes.
+_MAX_INTEGER: Final = 1024  # bytes
+_ENDLESS_INTEGER: Final = re.compile(rb"[\x80-\xff]{%d}" % _MAX_INTEGER)
+
+_STATUS: Final = re.compile(rb"[1-5][0-9]{2}")
+_NAME: Final = re.compile(rb"[\x21-\x39\x3b-\x40\x5b-\x7e]+")  # no colon, no capitals, nothing invisible
+_NOT_IN_VALUE: Final = re.compile(rb"[\0\r\n]")
+_HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+# Prefixes of header fields with a name from the static table (RFC 7541, appendix A and section 6).
+_METHOD_POST: Final = b"\x83"
+_SCHEME: Final = {"http": b"\x86", "https": b"\x87"}
+_AUTHORITY: Final = b"\x01"
+_PATH: Final = b"\x04"
+_CONTENT_TYPE: Final = b"\x0f\x10"
+_USER_AGENT: Final = b"\x0f\x2b"
+_WITHOUT_INDEXING: Final = b"\x00"
+_NEVER_INDEXED: Final = b"\x10"
+
+# Intermediaries must not put these into a table of theirs either (RFC 7541, 7.1.3).
+_SECRETS: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"})
+
+
+@lru_cache(maxsize=4096)
+def request_block(scheme: str, authority: str, path: str, user_agent: str) -> bytes:
+    """The part of a gRPC request's header block that is the same for every call of one method on one server."""
+    return b"".join((
+        _METHOD_POST,
+        _SCHEME[scheme],
+        _PATH, _text(path.encode()),
+        _AUTHORITY, _text(authority.encode("ascii")),
+        literal(b"te", b"trailers"),
+        _CONTENT_TYPE, _text(b"application/grpc+proto"),
+        _USER_AGENT, _text(user_agent.encode("ascii")),
+    ))  # fmt: skip
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """One header field as a literal that enters no table."""
+    kind = _NEVER_INDEXED if name in _SECRETS else _WITHOUT_INDEXING
+    return kind + _text(name) + _text(value)
+
+
+def _text(value: bytes) -> bytes:
+    """A string literal (RFC 7541, 5.2), without Huffman coding: it costs more than the bytes it saves."""
+    length = len(value)
+    if length < 0x7F:  # noqa: PLR2004 (what seven bits hold; all of them set means that more follow)
+        return bytes((length,)) + value
+    prefix = bytearray(b"\x7f")
+    length -= 0x7F
+    while length >= 0x80:  # noqa: PLR2004 (seven bits in a byte)
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + value
+
+
+@frozen
+class HeaderBlock:
+    """A decoded block, and what HTTP says about it."""
+
+    fields: HeaderList
+    status: int  # HTTP's, of a response; 0 for a block without one, such as trailers
+    fault: str  # why the response is malformed, a fault of this stream only; empty if it is well-formed
+
+
+class HeaderDecoder:
+    """The receiving side of one connection: an `hpack.Decoder` and a bounded memory of blocks seen before."""
+
+    __slots__ = ("_decoder", "_memo", "_memo_size")
+
+    def __init__(self) -> None:
+        self._decoder: Decoder | None = None  # made with the first block: idle connections need none
+        self._memo: dict[bytes, HeaderBlock] = {}
+        self._memo_size = 0  # bytes of its keys
+
+    def decode(self, block: bytes) -> HeaderBlock:
+        """The fields of one whole block, in order. Raises ConnectionFailedError: HPACK state is then lost for good."""
+        known = self._memo.get(block)
+        if known is not None:
+            return known
+        decoder = self._decoder
+        if decoder is None:
+            decoder = self._decoder = Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
+        result = _judge(_decode(decoder, block))
+        if decoder.header_table_size != 0:
+            self._memo.clear()
+            self._memo_size = 0
+        elif 0 < len(block) <= _MEMO_ENTRY and block[0] & 0xE0 != TABLE_SIZE_ZERO[0]:
+            self._remember(block, result)
+        return result
+
+    def _remember(self, block: bytes, result: HeaderBlock) -> None:
+        if self._memo_size + len(block) > _MEMO_SIZE:
+            self._memo.clear()
+            self._memo_size = 0
+        self._memo[block] = result
+        self._memo_size += len(block)
+
+
+def _decode(decoder: Decoder, block: bytes) -> HeaderList:
+    if len(block) > _MAX_INTEGER and _ENDLESS_INTEGER.search(block):
+        message = f"a header block with {_MAX_INTEGER} bytes in a row that look like one number"
+        raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, message)
+    try:
+        return tuple([(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)])
+    except OversizedHeaderListError as error:
+        message = f"a header list of more than {MAX_HEADER_LIST_SIZE} bytes"
+        raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, message) from error
+    except (HPACKError, IndexError, ValueError) as error:
+        # HPACKError is what hpack promises. The others are how a slip of any of its versions over nonsense would show.
+        message = f"a header block that cannot be read: {str(error)[:100]}"
+        raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, message) from error
+
+
+def _judge(fields: HeaderList) -> HeaderBlock:
+    """Whether it is well-formed (RFC 9113, 8.2 and 8.3.2). Spaces around a value pass: grpc-message may have them."""
+    status = 0
+    fault = ""
+    for at, (name, value) in enumerate(fields):
+        if name == b":status" and at == 0:
+            if not _STATUS.fullmatch(value):
+                fault = f"the HTTP status {value[:16]!r}"
+            else:
+                status = int(value)
+        elif not _NAME.fullmatch(name) or name in _HOP_BY_HOP:
+            fault = f"the header field {name[:80]!r}, which has no place in a response of HTTP/2"
+        elif _NOT_IN_VALUE.search(value):
+            fault = f"a control character in the value of {name[:80]!r}"
+    return HeaderBlock(fields, status, fault)

@@ -1,0 +1,65 @@
+"""The boundary around code of users' (dial, probe, locator): what it raises is told, and never taken for a bug of ours.
+
+Rules:
+* `except Exception` stands only at this boundary, and `only_cancelled` inside it: code that fails while it is being
+  cancelled raises a group of both, and the failure must not outlive the cancellation.
+* Saying what happened must not fail either, whatever the exception is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def only_cancelled() -> Iterator[None]:
+    """Let of a group of cancellations and ordinary errors only the cancellations pass."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cancelled, others = group.split(trio.Cancelled)
+        if cancelled is None or others is None or others.split(Exception)[1] is not None:
+            raise
+        raise cancelled from None
+
+
+def describe(error: BaseException) -> str:
+    """Why it failed, in words that an operator knows: the innermost system error's text and its name, if there is one.
+
+    "Connection refused (ECONNREFUSED)", "Name or service not known (EAI_NONAME)", or the error's type and text.
+    """
+    found = _innermost(error)
+    if isinstance(found, socket.gaierror):
+        names = [name for name in dir(socket) if name.startswith("EAI_") and getattr(socket, name) == found.errno]
+        return f"{found.strerror} ({names[0]})" if names else str(found.strerror)
+    if isinstance(found, OSError) and type(found.errno) is int and found.errno in errno.errorcode:
+        return f"{os.strerror(found.errno)} ({errno.errorcode[found.errno]})"
+    kind = type(found).__name__
+    try:
+        text = str(found)
+    except Exception:  # noqa: BLE001 (a user's exception may have a broken __str__)
+        text = ""
+    return f"{kind}: {text}" if text else kind
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The system error under Trio's and others' wrappings; of several addresses' errors, the first."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif isinstance(error, OSError) and error.errno is not None:
+            break
+        elif isinstance(error, OSError | trio.BrokenResourceError) and error.__cause__ is not None:
+            error = error.__cause__
+    return error

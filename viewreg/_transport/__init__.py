@@ -1,0 +1,1 @@
+"""gRPC over Trio: one connection to one server, the calls on it, and what is said when it fails."""

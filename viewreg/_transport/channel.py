@@ -1,0 +1,131 @@
+"""What users hold of one endpoint's transport: stubs, waiting, connectivity. It owns nothing."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from viewreg._errors import InvalidTypeError
+from viewreg._http2.headers import request_block
+from viewreg._transport.calls import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from viewreg._transport.exchange import Exchange
+from viewreg._transport.metadata import encode_metadata
+from viewreg._transport.purerpc import GrpcSocket, StubCall, stub_calls
+from viewreg._transport.streams import MessageStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from viewreg._endpoint import Endpoint
+    from viewreg._transport.metadata import MetadataLike
+    from viewreg._transport.subchannel import Subchannel
+
+S = TypeVar("S")
+Res = TypeVar("Res")
+
+USER_AGENT: Final = "viewreg"
+_NO_METADATA: Final = (b"", 0)
+
+
+class Channel:
+    """The way to one endpoint, through all its connections. A view's `channel`; shared by all views of an endpoint.
+
+    Calls fail fast with `UnavailableError` while the server is known to be away, and wait while it has never been tried
+    to the end; `waiting()` is the same channel with calls that always wait.
+    """
+
+    def __init__(self, subchannel: Subchannel, *, waits: bool = False, probe: bool = False) -> None:
+        self._subchannel: Final = subchannel
+        self._waits: Final = waits
+        self._probe: Final = probe
+        self._stubs: Final[dict[Callable[[Any], Any], Any]] = {}
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server at the other end."""
+        return self._subchannel.endpoint
+
+    def stub(self, stub_class: Callable[[Any], S]) -> S:
+        """A purerpc-generated stub on this channel, with viewreg's call objects inside. Made once for each class.
+
+        Raises `InvalidTypeError` for a class that is no generated stub.
+        """
+        stub: S | None = self._stubs.get(stub_class)
+        if stub is None:
+            stub = self._stubs[stub_class] = self._make_stub(stub_class)
+        return stub
+
+    def _make_stub(self, stub_class: Callable[[Any], S]) -> S:
+        expected = "expected a stub class that purerpc's protoc plugin has generated"
+        try:
+            stub = stub_class(self)
+        except TypeError as error:
+            raise InvalidTypeError(f"{stub_class!r}: {expected}") from error
+        calls = stub_calls(stub)
+        if not calls:
+            raise InvalidTypeError(f"{stub_class!r}: {expected}")
+        for name, call in calls.items():
+            setattr(stub, name, self._call(call))
+        return stub
+
+    async def wait_ready(self) -> None:
+        """Wait until calls can be made. Raises `UnavailableError` if the endpoint is removed or the registry closed."""
+        await self._subchannel.wait_ready()
+
+    def waiting(self) -> Channel:
+        """A handle to the same endpoint whose calls wait for the server instead of failing while it is away."""
+        return Channel(self._subchannel, waits=True)
+
+    def __str__(self) -> str:
+        return str(self._subchannel.endpoint)
+
+    def __repr__(self) -> str:
+        return f"<Channel to {self}>"
+
+    # -- for call objects --
+
+    def exchange(self, path: str, metadata: MetadataLike | None, body: bytes | None) -> Exchange:
+        """A call that has not begun. Raises for metadata that may not be sent."""
+        encoded = _NO_METADATA if metadata is None else encode_metadata(metadata)
+        head = request_block("http", self._authority, path, USER_AGENT)
+        return Exchange(self._subchannel, head, encoded, body, waits=self._waits, probe=self._probe)
+
+    async def open_message_stream(
+        self, path: str, response_type: type[Res], metadata: MetadataLike | None
+    ) -> MessageStream[Any, Res]:
+        """A call whose messages are sent and received one by one, begun."""
+        exchange = self.exchange(path, metadata, None)
+        await exchange.start()
+        return MessageStream(exchange, response_type)
+
+    def _call(self, call: StubCall) -> object:
+        kinds = {
+            (False, False): UnaryUnary,
+            (False, True): UnaryStream,
+            (True, False): StreamUnary,
+            (True, True): StreamStream,
+        }
+        kind = kinds[call.request_streams, call.response_streams]
+        return kind(self, call.path, call.response_type)
+
+    @functools.cached_property
+    def _authority(self) -> str:
+        endpoint = self._subchannel.endpoint
+        host_port = endpoint.host_port
+        if host_port.isascii():
+            return host_port.split("%", 1)[0] + f"]:{endpoint.port}" if "%" in host_port else host_port
+        return f"{endpoint.host.encode('idna').decode('ascii')}:{endpoint.port}"
+
+    # -- for purerpc.Client, which looks these up by name --
+
+    @property
+    def _grpc_socket(self) -> GrpcSocket:
+        return GrpcSocket(self)
+
+    @property
+    def _host(self) -> str:
+        return self._subchannel.endpoint.host
+
+    @property
+    def _port(self) -> int:
+        return self._subchannel.endpoint.port

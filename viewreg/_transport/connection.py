@@ -1,0 +1,256 @@
+"""One HTTP/2 connection over one Trio stream: a reader, a writer, and a watch that notices silence.
+
+Rules:
+* Whoever has something to say appends whole frames to the protocol's outbox, synchronously, and the writer sends them:
+  so a cancelled caller never tears a frame, and resetting a stream needs no await.
+* The reader is the one that finds out that the connection is lost, and tells everyone in the same step.
+* Silence is blamed on the server only after the reader has had its turn: a stalled client never blames the server.
+* Leaving `run`, for any reason, closes the stream. The outbox gets `CLOSE_GRACE` to empty; then it is closed by force.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from viewreg._boundary import describe
+from viewreg._http2.errors import ConnectionFailedError
+from viewreg._http2.frames import ErrorCode, error_name
+from viewreg._http2.protocol import GoAway, SettingsReceived, WindowOpened
+from viewreg._http2.protocol import Protocol as Http2
+from viewreg._http2.stream import Stream
+from viewreg._transport.writer import Writer
+
+if TYPE_CHECKING:
+    from viewreg._config import Config
+
+CLOSE_GRACE: Final = 0.1  # seconds for the last frames of a connection that is being left
+OUTBOX_LIMIT: Final = 64 * 1024  # bytes; past it whoever sends DATA waits
+READ_SIZE: Final = 64 * 1024  # bytes; larger reads only delay the first message in them
+PINGS_BETWEEN_ANSWERS: Final = 2  # servers count PINGs as strikes until they next send something (gRPC A8)
+_DRAIN_PASSES: Final = 5  # scheduler passes: enough to poll the network, to read, and to wake whom it concerns
+
+
+class Owner(Protocol):
+    """Who is told what becomes of a connection. All of it is called synchronously, from the connection's tasks."""
+
+    def connection_ready(self, connection: Connection) -> None:
+        """The server's first SETTINGS are here: calls may be made."""
+
+    def connection_draining(self, connection: Connection, reason: str) -> None:
+        """The server takes no new calls and finishes those it has."""
+
+    def connection_lost(self, connection: Connection, reason: str) -> None:
+        """It is gone. Every call on it has failed already. Told once."""
+
+    def slots_freed(self, connection: Connection) -> None:
+        """Calls that wait for a free stream may look again."""
+
+
+class Sender(Protocol):
+    """Whoever has DATA left that the windows or the outbox did not take."""
+
+    def wake_sender(self) -> None:
+        """Try again."""
+
+
+class Connection:
+    """See the module. Made by the supervisor, which starts `run` in its nursery and is told by `Owner`'s methods."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, config: Config, owner: Owner, keepalive_interval: float | None = None
+    ) -> None:
+        self.http2: Final = Http2()
+        self.told_to_calm_down = False  # by GOAWAY ENHANCE_YOUR_CALM: too many PINGs, most likely
+        self._keepalive_interval: Final = keepalive_interval or config.keepalive_interval
+        self.lost: str | None = None  # why; written by `_lose`, once
+        self._stream: Final = stream
+        self._config: Final = config
+        self._owner: Final = owner
+        self._writer: Final = Writer(stream, self.http2, self._wake_blocked)
+        self._blocked: dict[Sender, None] = {}  # in the order in which they began to wait
+        self._write_error = ""
+        self._heard = trio.current_time()  # written by the reader
+        self._scope: Final = trio.CancelScope()
+        self._crowd = 0  # calls that were open when the server was last heard
+        self._silent = False  # set when a PING is queued; unset by the reader
+        self._pings = 0  # since the server last sent something of its own accord
+
+    # -- for calls --
+
+    def open_stream(self, stream: Stream, block: bytes, body: bytes | None, sender: Sender) -> memoryview | None:
+        """Begin a call. Returns what of the body has still to be sent by `send`; see `Protocol.open_stream`."""
+        room = max(0, OUTBOX_LIMIT - self.http2.outbox_size)
+        rest = self.http2.open_stream(stream, block, body, room)
+        if rest is not None:
+            self._blocked[sender] = None
+        self._writer.flush(at_once=self._crowd <= 1 and len(self.http2.streams) == 1)
+        return rest
+
+    def send(self, stream: Stream, data: memoryview, sender: Sender, *, end_stream: bool) -> memoryview | None:
+        """Queue what windows and outbox take. Returns the rest; `sender` is woken when it is worth trying again."""
+        room = max(0, OUTBOX_LIMIT - self.http2.outbox_size)
+        rest = self.http2.send_data(stream, data, end_stream=end_stream, limit=room)
+        if rest is not None:
+            self._blocked[sender] = None
+        self._writer.flush()
+        return rest
+
+    def end_request(self, stream: Stream) -> None:
+        """Half-close a call."""
+        self.http2.end_request(stream)
+        self._writer.flush()
+
+    def reset(self, stream: Stream, code: ErrorCode = ErrorCode.CANCEL) -> None:
+        """End a call from this side. Does nothing if it is over."""
+        if stream.id in self.http2.streams:
+            self.http2.reset_stream(stream, code)
+            self._writer.flush()
+            if self.http2.going_away and not self.http2.streams:
+                self.close("the connection was drained")
+            else:
+                self._owner.slots_freed(self)
+
+    def forget(self, sender: Sender) -> None:
+        """The sender has gone; do not wake it any more."""
+        self._blocked.pop(sender, None)
+
+    def take_message(self, stream: Stream) -> bytes:
+        """The message at the stream's head; its bytes are given back to the server as window."""
+        message = self.http2.take_message(stream)
+        if self.http2.outbox_size:
+            self._writer.flush()
+        return message
+
+    # -- life --
+
+    async def run(self) -> None:
+        """Read and write until the connection is lost, drained or cancelled. Raises nothing that the peer causes."""
+        self._writer.flush()  # the preface is waiting
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._keep_alive)
+                    try:
+                        await self._read()
+                    finally:
+                        # Cancelled from outside, or by the writer: then nobody has said why yet.
+                        self.close(self._write_error or "the connection was closed by this side")
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    def drain(self) -> None:
+        """End as soon as no call is left; no new one may begin."""
+        self.http2.going_away = True
+        if not self.http2.streams:
+            self.close("the connection was drained")
+
+    def close(self, reason: str) -> None:
+        """End it now: every call fails with `reason`, what lies in the outbox may leave within `CLOSE_GRACE`."""
+        self._lose(reason)
+        self.http2.close()
+        self._writer.close(trio.current_time() + CLOSE_GRACE)
+        self._scope.cancel()
+
+    async def _read(self) -> None:
+        receive_some = self._stream.receive_some
+        http2 = self.http2
+        while True:
+            try:
+                data = await receive_some(READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+                self._lose(describe(error))
+                return
+            if not data:
+                self._lose("the server closed the connection")
+                return
+            self._heard = trio.current_time()
+            self._silent = False
+            self._crowd = len(http2.streams)
+            try:
+                events = http2.receive(data)
+            except ConnectionFailedError as error:
+                self._lose(f"the server broke the protocol: {error}")
+                return
+            for event in events:
+                if isinstance(event, Stream):
+                    self._pings = 0
+                    event.wake()
+                elif isinstance(event, WindowOpened):
+                    self._wake_blocked()
+                elif isinstance(event, SettingsReceived):
+                    self._owner.connection_ready(self)
+                elif isinstance(event, GoAway) and not self._go_away(event):
+                    return
+            if http2.outbox_size:
+                self._writer.flush()
+            if events:
+                self._owner.slots_freed(self)
+            if http2.going_away and not http2.streams:
+                self._lose("the connection was drained")
+                return
+
+    def _go_away(self, event: GoAway) -> bool:
+        """Whether the connection goes on, for the calls that it still has."""
+        reason = f"the server sent GOAWAY {error_name(event.code)}" + (f": {event.debug}" if event.debug else "")
+        if event.code != ErrorCode.NO_ERROR:
+            self.told_to_calm_down = event.code == ErrorCode.ENHANCE_YOUR_CALM
+            self._lose(reason)
+            return False
+        self._owner.connection_draining(self, reason)
+        return True
+
+    async def _write(self) -> None:
+        error = await self._writer.run()
+        if error:
+            # The reader may still find a better reason in what has arrived: a GOAWAY with words, for one.
+            self._write_error = error
+            self._scope.deadline = trio.current_time() + CLOSE_GRACE
+
+    async def _keep_alive(self) -> None:
+        """Ask after silence; end the connection if there is no answer."""
+        interval, timeout = self._keepalive_interval, self._config.keepalive_timeout
+        while True:
+            await trio.sleep_until(self._heard + interval)
+            await let_readers_drain()
+            if trio.current_time() < self._heard + interval:
+                continue
+            if self._pings >= PINGS_BETWEEN_ANSWERS:
+                await trio.sleep(interval)
+                continue
+            self._pings += 1
+            self._silent = True
+            asked = trio.current_time()
+            self.http2.ping(b"viewreg\0")
+            self._writer.flush()
+            await trio.sleep(timeout)
+            if self._writer.caught_up < asked:
+                await trio.sleep(timeout)  # the PING could not leave: the time for its answer has hardly begun
+            await let_readers_drain()
+            if self._silent:
+                self.close(f"no answer to a keepalive PING within {timeout:g} s")
+                return
+
+    def _wake_blocked(self) -> None:
+        if self._blocked:
+            blocked, self._blocked = self._blocked, {}
+            for sender in blocked:
+                sender.wake_sender()
+
+    def _lose(self, reason: str) -> None:
+        """Tell every call and the owner, once, in this very step."""
+        if self.lost is not None:
+            return
+        self.lost = reason
+        for stream in self.http2.lose(reason):
+            stream.wake()
+        self._wake_blocked()
+        self._owner.connection_lost(self, reason)
+
+
+async def let_readers_drain() -> None:
+    """Before a server is blamed for silence: let readers take what has arrived while this process was busy."""
+    for _ in range(_DRAIN_PASSES):
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,275 @@
+"""One call on its way through the transport: queued, sent, answered, ended. The four call kinds are built on it.
+
+Rules:
+* It begins when the subchannel finds a stream for it; until then it waits like any other wait for the server.
+* What was sent is kept until the answer begins: if the server refuses the stream, it is sent again on another.
+* The deadline is that of the scope in which the call started. What the server says once that is due is not taken for
+  the truth before the scope had its own chance to cancel.
+* Whoever leaves early calls `cancel`: synchronous, so it works in any `finally`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from viewreg._http2.errors import FailureKind
+from viewreg._http2.frames import ErrorCode
+from viewreg._http2.headers import literal
+from viewreg._http2.stream import Stream
+from viewreg._transport.metadata import Metadata, decode_metadata
+from viewreg._transport.purerpc import StatusCode
+from viewreg._transport.status import DeadlineExceededError, InternalError, ResourceExhaustedError, outcome
+from viewreg._transport.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from viewreg._endpoint import Endpoint
+    from viewreg._http2.errors import StreamFailure
+    from viewreg._transport.connection import Connection
+    from viewreg._transport.status import CallError
+    from viewreg._transport.subchannel import Subchannel
+
+# grpc-timeout: at most eight digits and a unit (PROTOCOL-HTTP2.md); seconds in a unit, finest first.
+_TIMEOUT_UNITS: Final = ((b"n", 1e-9), (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0))
+_TIMEOUT_MAX: Final = 99_999_999
+_DEADLINE_SLACK: Final = 0.01  # seconds; servers' timers are this coarse, so theirs may fire before ours
+
+# grpc core refuses streams while it has not cleared away the ones before them, however few are open. Its own clients
+# hide that by sending refused calls again (gRFC A6); so do we, with pauses for it to catch up.
+MAX_REFUSALS: Final = 8
+FIRST_PAUSE: Final = 0.01  # seconds; doubled each time
+LONGEST_PAUSE: Final = 0.25  # seconds
+
+REPLAY_LIMIT: Final = 64 * 1024  # bytes of a streamed request that are kept for that, until the answer begins
+
+_HEAD_SIZE: Final = 512  # bytes that the constant fields count at most in a header list
+
+
+def timeout_text(seconds: float) -> bytes:
+    """The value of grpc-timeout, rounded up in the finest unit that fits."""
+    for unit, size in _TIMEOUT_UNITS:
+        count = math.ceil(seconds / size * (1 - 1e-12))  # a float's own error is no reason to round up
+        if count <= _TIMEOUT_MAX:
+            return b"%d%s" % (max(count, 1), unit)
+    return b"%dH" % _TIMEOUT_MAX
+
+
+class Exchange:
+    """The state of one call. Written by its own task, by the subchannel that starts it and the connection under it."""
+
+    __slots__ = (
+        "_block", "_error", "_reading", "_refusals", "_request_ended", "_rest", "_sending", "_sent", "_subchannel",
+        "connection", "deadline", "head", "probe", "stream", "waits",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        subchannel: Subchannel,
+        head: bytes,
+        metadata: tuple[bytes, int],
+        body: bytes | None,
+        *,
+        waits: bool,
+        probe: bool,
+    ) -> None:
+        self.head: Final = head
+        self.waits: Final = waits  # also for a server that is known to be away
+        self.probe: Final = probe  # goes before all others
+        self.connection: Connection | None = None  # set when it begins
+        self.deadline = math.inf
+        self.stream = Stream(self._changed, subchannel.config.max_message_size)  # a new one if it was refused
+        self._subchannel: Final = subchannel
+        self._block, size = metadata
+        # What was handed over for sending; None once it need not be sent again, or there is too much to keep.
+        self._sent: list[bytes] | None = [] if body is None else [body]
+        self._request_ended = body is not None  # no more messages follow
+        self._rest: memoryview | None = None  # what of it neither window nor outbox has taken yet
+        self._error: CallError | None = None  # why it never began
+        self._refusals = 0
+        self._reading: Final = Wakeup()
+        self._sending: Final = Wakeup()
+        if size + _HEAD_SIZE > subchannel.max_header_list:
+            text = f"metadata of {size} bytes; the server takes {subchannel.max_header_list} bytes of headers"
+            raise ResourceExhaustedError(text, endpoint=subchannel.endpoint)
+
+    # -- beginning --
+
+    async def start(self) -> None:
+        """Begin now, or join the queue for a stream. Raises `UnavailableError` if the server is known to be away.
+
+        A checkpoint only if the enclosing scope has expired: then nothing is sent.
+        """
+        self.deadline = trio.current_effective_deadline()
+        if self.deadline <= trio.current_time():
+            await trio.lowlevel.checkpoint()
+            raise DeadlineExceededError("the deadline had passed before the call began", endpoint=self.endpoint)
+        self._subchannel.submit(self)
+
+    def begin(self, connection: Connection) -> None:
+        """Send the headers, and what there is of the request. Called by the subchannel, when a stream is free."""
+        block = self.head + self._block
+        if self.deadline != math.inf:
+            timeout = timeout_text(self.deadline - trio.current_time())
+            block = self.head + literal(b"grpc-timeout", timeout) + self._block
+        self.connection = connection
+        assert self._sent is not None
+        if self._request_ended:
+            self._rest = connection.open_stream(self.stream, block, b"".join(self._sent), self)
+            return
+        connection.open_stream(self.stream, block, None, self)
+        if self._sent:
+            self._rest = memoryview(b"".join(self._sent))
+            self._send_rest()
+        self._sending.wake()
+
+    def give_up(self, error: CallError) -> None:
+        """It will not begin. Called by the subchannel for a queued call."""
+        self._error = error
+        self._reading.wake()
+        self._sending.wake()
+
+    # -- what the task of the call does --
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server that is asked."""
+        return self._subchannel.endpoint
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will arrive."""
+        return self._error is not None or self.stream.ended
+
+    async def receive(self) -> bytes | None:
+        """The next message; None at a good end. Raises `CallError` at a bad one. A checkpoint."""
+        if self.stream.has_message or self.ended:
+            await trio.lowlevel.checkpoint()
+        return await self.receive_next()
+
+    async def receive_next(self) -> bytes | None:
+        """`receive`, but no checkpoint if there is nothing to wait for."""
+        while True:
+            if self.stream.has_message:
+                assert self.connection is not None
+                return self.connection.take_message(self.stream)
+            if self.ended:
+                await self.check()
+                return None
+            await self._reading.sleep()
+
+    async def check(self) -> None:
+        """Raise the `CallError` of a call that has ended badly."""
+        error = self._error or outcome(self.stream, self.endpoint)
+        if error is not None:
+            await self._fail(error)
+
+    async def send(self, data: bytes) -> bool:
+        """Send one message with its prefix. False: the call has ended and nobody will read it. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if not await self._ready_to_send():
+            return False
+        if self._sent is not None:
+            self._sent.append(data)
+            if sum(map(len, self._sent)) > REPLAY_LIMIT:
+                self._sent = None
+        self._rest = memoryview(data)
+        self._send_rest()
+        return await self._ready_to_send()
+
+    async def end_request(self) -> None:
+        """Half-close: no more messages follow. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if await self._ready_to_send() and not self._request_ended:
+            assert self.connection is not None
+            self._request_ended = True
+            self.connection.end_request(self.stream)
+
+    def cancel(self) -> None:
+        """Leave the call, whatever its state: the server is told by RST_STREAM(CANCEL). Nothing if it has ended."""
+        if self.connection is None:
+            self._subchannel.withdraw(self)
+        else:
+            if not self.stream.ended:
+                self.connection.reset(self.stream, ErrorCode.CANCEL)
+            self.connection.forget(self)
+        self._rest = self._sent = None
+        if not self.ended:
+            self.give_up(InternalError("the call was left", endpoint=self.endpoint))
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        """What the server sent ahead of its answer; empty until it is here."""
+        return decode_metadata(self.stream.headers) if self.stream.headers is not self.stream.trailers else ()
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """What the server sent after its answer; empty until it is here."""
+        return decode_metadata(self.stream.trailers)
+
+    def spawn(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run a task beside the call, in the nursery of its endpoint."""
+        self._subchannel.spawn(task)
+
+    # -- for the connection --
+
+    def wake_sender(self) -> None:
+        """There may be room again for what was left over."""
+        if self._rest is not None and not self.ended:
+            self._send_rest()
+        if self._rest is None or self.ended:
+            self._sending.wake()
+
+    def _changed(self) -> None:
+        stream = self.stream
+        if stream.failure is not None and self._begin_anew(stream.failure):
+            return
+        if stream.headers is not None:
+            self._sent = None
+        self._reading.wake()
+        if stream.local_closed:
+            self._sending.wake()
+
+    def _begin_anew(self, failure: StreamFailure) -> bool:
+        """If the server refused the stream, and so promises to have done nothing: send it again, after a pause."""
+        refused = failure.kind is FailureKind.RESET_BY_PEER and failure.code == ErrorCode.REFUSED_STREAM
+        if not refused or self._sent is None or self.stream.headers is not None or self._refusals == MAX_REFUSALS:
+            return False
+        pause = min(FIRST_PAUSE * 2**self._refusals, LONGEST_PAUSE)
+        self._refusals += 1
+        self.connection = self._rest = None
+        self.stream = Stream(self._changed, self._subchannel.config.max_message_size)
+        self._subchannel.resubmit(self, pause)
+        return True
+
+    def _send_rest(self) -> None:
+        assert self.connection is not None
+        assert self._rest is not None
+        self._rest = self.connection.send(self.stream, self._rest, self, end_stream=self._request_ended)
+
+    async def _ready_to_send(self) -> bool:
+        """Wait until all that was handed over is on its way. False: the call has ended."""
+        while not (self.ended or (self.stream.local_closed and not self._request_ended)):
+            if self.connection is not None and self._rest is None:
+                return True
+            await self._sending.sleep()
+        return False
+
+    async def _fail(self, error: CallError) -> None:
+        """Raise it, unless the scope's own deadline is about to speak."""
+        failure = self.stream.failure
+        cancelled = (
+            failure is not None and failure.kind is FailureKind.RESET_BY_PEER and failure.code == ErrorCode.CANCEL
+        )
+        timed_out = cancelled or error.code is StatusCode.DEADLINE_EXCEEDED
+        if timed_out and trio.current_time() >= self.deadline - _DEADLINE_SLACK:
+            await trio.sleep_until(self.deadline)
+            await trio.lowlevel.checkpoint()
+            if cancelled:
+                raise DeadlineExceededError(error.details, endpoint=error.endpoint)
+        if error.code is StatusCode.UNAVAILABLE and not self.probe:
+            self._subchannel.on_demand()
+        raise error

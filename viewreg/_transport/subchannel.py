@@ -1,0 +1,166 @@
+"""The line to one endpoint, through all its connections: who may call now, who waits, who is refused.
+
+Rules:
+* Stream ids are given when a call is sent, never before: calls beyond the server's MAX_CONCURRENT_STREAMS wait here, in
+  order, probes ahead of all others.
+* While the server is known to be away, calls fail at once, but for those that asked to wait. While nobody knows yet
+  (never tried, or a replacement is being dialled), they wait.
+* The supervisor writes the state; everything here is synchronous and in the Trio thread.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from viewreg._transport.status import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from viewreg._config import Config
+    from viewreg._endpoint import Endpoint
+    from viewreg._transport.connection import Connection
+    from viewreg._transport.exchange import Exchange
+
+
+class _State(enum.Enum):
+    PENDING = "pending"  # nobody knows yet: calls wait
+    READY = "ready"
+    AWAY = "away"  # calls fail
+    CLOSED = "closed"  # calls fail, for good
+
+
+class Subchannel:
+    """See the module. One for each endpoint, from its discovery to its removal."""
+
+    def __init__(self, endpoint: Endpoint, config: Config, on_demand: Callable[[], None]) -> None:
+        self.endpoint = endpoint  # replaced when discovery changes its annotations
+        self.config: Final = config
+        self.on_demand: Final = on_demand  # asks the supervisor to dial or probe now
+        self.spawn: Callable[[Callable[[], Awaitable[object]]], None] = _no_nursery  # set by the supervisor
+        self.max_header_list: float = math.inf  # bytes
+        self.probes_unsent = 0  # how many probes left the queue unsent: those are no evidence
+        self._state = _State.PENDING
+        self._reason = ""
+        self._connection: Connection | None = None
+        self._probes: dict[Exchange, None] = {}
+        self._calls: dict[Exchange, None] = {}
+        self._paused: dict[Exchange, None] = {}  # refused by the server, and soon to be sent again
+        self._changed = trio.Event()  # swapped at every change of state
+
+    # -- for calls --
+
+    def submit(self, exchange: Exchange) -> None:
+        """Begin the call, or queue it. Raises `UnavailableError` if it would be in vain."""
+        connection = self._connection
+        queued = self._probes if exchange.probe else self._calls
+        if connection is not None and not self._probes and not queued and connection.http2.free_streams > 0:
+            exchange.begin(connection)
+            return
+        if self._state is _State.CLOSED or (self._state is _State.AWAY and not exchange.waits):
+            if not exchange.probe:
+                self.on_demand()
+            raise UnavailableError(self._reason, started=False, endpoint=self.endpoint)
+        if self._state is not _State.READY and not exchange.probe:
+            self.on_demand()
+        queued[exchange] = None
+
+    def resubmit(self, exchange: Exchange, pause: float) -> None:
+        """Begin a call again that the server refused; not before `pause` seconds have passed. It may be withdrawn."""
+        self._paused[exchange] = None
+
+        async def submit_later() -> None:
+            await trio.sleep(pause)
+            if self._paused.pop(exchange, exchange) is None:
+                try:
+                    self.submit(exchange)
+                except UnavailableError as error:
+                    exchange.give_up(error)
+
+        self.spawn(submit_later)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether calls wait here."""
+        return bool(self._probes or self._calls)
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """The call has gone; its place in the queue is free."""
+        self._paused.pop(exchange, None)
+        if exchange in self._probes:
+            del self._probes[exchange]
+            self.probes_unsent += 1
+        self._calls.pop(exchange, None)
+
+    def is_current(self, connection: Connection) -> bool:
+        """Whether new calls go to this connection."""
+        return connection is self._connection
+
+    async def wait_ready(self) -> None:
+        """Wait until calls can be made. Raises `UnavailableError` once that can never be. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._state is not _State.READY:
+            if self._state is _State.CLOSED:
+                raise UnavailableError(self._reason, started=False, endpoint=self.endpoint)
+            self.on_demand()
+            await self._changed.wait()
+
+    # -- for the supervisor --
+
+    def ready(self, connection: Connection) -> None:
+        """New calls go to this connection from now on, and those that waited."""
+        if self._state is _State.CLOSED:
+            return
+        self._connection = connection
+        self.max_header_list = connection.http2.max_send_header_list
+        self._enter(_State.READY, "")
+        self.start_queued()
+
+    def replacing(self) -> None:
+        """The connection takes no new calls and another one is being dialled: calls wait for the outcome."""
+        self._connection = None
+        self._enter(_State.PENDING, "")
+
+    def away(self, reason: str) -> None:
+        """The server cannot be reached: calls fail, and those in the queue that do not want to wait."""
+        self._connection = None
+        self._enter(_State.AWAY, reason)
+        waiting = (*self._probes, *self._calls, *self._paused)
+        self._give_up([exchange for exchange in waiting if not exchange.waits], reason)
+
+    def close(self, reason: str) -> None:
+        """The endpoint is gone: every call fails at once, now and for ever. The first reason stays."""
+        if self._state is _State.CLOSED:
+            return
+        self._connection = None
+        self._enter(_State.CLOSED, reason)
+        self._give_up([*self._probes, *self._calls, *self._paused], reason)
+
+    def start_queued(self) -> None:
+        """Begin as many queued calls as there are free streams."""
+        connection = self._connection
+        for queue in (self._probes, self._calls):
+            while queue and connection is not None and connection.http2.free_streams > 0:
+                exchange = next(iter(queue))
+                del queue[exchange]
+                exchange.begin(connection)
+
+    def _enter(self, state: _State, reason: str) -> None:
+        if self._state is _State.CLOSED:
+            return
+        self._state, self._reason = state, reason
+        old, self._changed = self._changed, trio.Event()
+        old.set()
+
+    def _give_up(self, exchanges: list[Exchange], reason: str) -> None:
+        for exchange in exchanges:
+            self.withdraw(exchange)
+            exchange.give_up(UnavailableError(reason, started=False, endpoint=self.endpoint))
+
+
+def _no_nursery(_task: Callable[[], Awaitable[object]]) -> None:
+    raise RuntimeError("the subchannel has no supervisor")

@@ -1,0 +1,93 @@
+"""The sending side of one connection: how the outbox gets to the network.
+
+Rules:
+* Only `run` awaits `send_all`. Everyone else appends whole frames to the outbox, synchronously, and says `flush`.
+* What a lone caller has put there is offered to the kernel at once, by a write that cannot block and that nothing can
+  cancel, so that no frame is torn; what the kernel does not take is left for `run`. It saves the caller two turns of
+  Trio's scheduler. With several calls open it is better to wait that turn, and to send what all of them have to say.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from viewreg._boundary import describe
+from viewreg._transport.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from viewreg._http2.protocol import Protocol
+
+
+class Writer:
+    """See the module. `emptied` is called whenever the outbox was taken: there is room again."""
+
+    def __init__(self, stream: trio.abc.Stream, http2: Protocol, emptied: Callable[[], None]) -> None:
+        self.caught_up = trio.current_time()  # when all that was put into the outbox had last been written
+        self._stream: Final = stream
+        self._http2: Final = http2
+        self._emptied: Final = emptied
+        self._work: Final = Wakeup()
+        self._scope: Final = trio.CancelScope(shield=True)
+        self._idle = False  # `run` sleeps, and nothing that it has taken is still unsent
+        self._closing = False
+        self._unsent = b""  # what the kernel did not take of a write at once
+        self._file: Final = _file_of(stream)
+
+    def flush(self, *, at_once: bool = False) -> None:
+        """See to it that the outbox is sent. `at_once`: in this very step, if it can be."""
+        if at_once and self._idle and self._file is not None:
+            self._write_now(self._file)
+        else:
+            self._work.wake()
+
+    def close(self, deadline: float) -> None:
+        """Let `run` end when the outbox is empty, or at `deadline` at the latest."""
+        self._closing = True
+        self._scope.deadline = deadline
+        self._work.wake()
+
+    async def run(self) -> str:
+        """Send until `close`. Returns why sending failed, in an operator's words; nothing if it did not.
+
+        Shielded: cancellation must not tear a frame. Whoever is to end it calls `close`.
+        """
+        with self._scope:
+            try:
+                while True:
+                    while self._unsent or self._http2.outbox_size:
+                        data, self._unsent = self._unsent + self._http2.take_outbox(), b""
+                        self._emptied()
+                        await self._stream.send_all(data)
+                    self.caught_up = trio.current_time()
+                    if self._closing:
+                        return ""
+                    self._idle = True
+                    await self._work.sleep()
+                    self._idle = False
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+                return describe(error)
+        return ""
+
+    def _write_now(self, file: int) -> None:
+        data = self._http2.take_outbox()
+        try:
+            written = os.write(file, data)
+        except OSError:  # the buffer is full, or the connection is lost: `run` finds out which
+            written = 0
+        if written < len(data):
+            self._unsent, self._idle = data[written:], False
+            self._work.wake()
+        else:
+            self.caught_up = trio.current_time()
+
+
+def _file_of(stream: trio.abc.Stream) -> int | None:
+    """The file to write to past the stream; None for anything but a plain socket, which has nothing in between."""
+    if type(stream) is trio.SocketStream and os.name == "posix":
+        return stream.socket.fileno()
+    return None

@@ -112,7 +112,7 @@ class StreamUnary(_Call[Req, Res]):
                 answer = await _single_answer(exchange)
             except CallError as error:  # raised outside: the nursery would make a group of it
                 answer = error
-            nursery.cancel_scope.cancel()
+            pump.scope.cancel()
         if pump.error is not None:
             raise pump.error
         if isinstance(answer, CallError):

@@ -48,7 +48,7 @@ def test_defaults() -> None:
 def test_delays_grow_to_the_maximum() -> None:
     """In the middle of the jitter the delay is multiplied with each failure until the maximum is reached."""
     middle = [Backoff().delay(failures, FixedRandom(0.5)) for failures in range(1, 8)]
-    assert middle == pytest.approx([0.1, 0.16, 0.256, 0.4096, 0.65536, 1.0, 1.0])
+    assert middle == pytest.approx([0.1, 0.16, 0.256, 0.4096, 0.65536, 1 / 1.2, 1 / 1.2])
 
 
 @pytest.mark.parametrize(("point", "factor"), [(0.0, 0.8), (1.0, 1.2)])
@@ -59,9 +59,9 @@ def test_jitter_spans_a_fifth_to_either_side(point: float, factor: float) -> Non
 
 
 def test_jitter_never_passes_the_maximum() -> None:
-    """At the maximum the jitter shortens and never lengthens."""
-    assert Backoff().delay(100, FixedRandom(1.0)) == 1.0
-    assert Backoff().delay(100, FixedRandom(0.0)) == pytest.approx(0.8)
+    """What has grown to the end strays as far as anything else, up to the maximum and not past it."""
+    assert Backoff().delay(100, FixedRandom(1.0)) == pytest.approx(1.0)
+    assert Backoff().delay(100, FixedRandom(0.0)) == pytest.approx(0.8 / 1.2)
 
 
 @given(backoffs(), st.integers(1, 10**6), st.integers())

@@ -33,13 +33,19 @@ class Fact(Protocol):
     """
 
     @property
-    def subject(self) -> int: ...
+    def subject(self) -> int:
+        """Whom it is about: 0 to 2**64 - 1."""
+        ...
 
     @property
-    def predicate(self) -> int: ...
+    def predicate(self) -> int:
+        """What it says: 0 to 2**64 - 1."""
+        ...
 
     @property
-    def object(self) -> bytes: ...
+    def object(self) -> bytes:
+        """The value, in the original's encoding."""
+        ...
 
 
 class KeyEncoding(enum.Enum):

@@ -1,0 +1,120 @@
+"""What `import viewreg` offers: names, docstrings, home, and values that travel."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+import viewreg
+from viewreg import (
+    Backoff,
+    Config,
+    Connectivity,
+    Discovery,
+    DiscoveryStatus,
+    Endpoint,
+    EndpointDiff,
+    Event,
+    FactPartition,
+    Feature,
+    HashRange,
+    HistoryEntry,
+    KeyEncoding,
+    ProbeResult,
+    StatsProbe,
+    View,
+)
+
+DEFINED = {
+    name: found
+    for name in viewreg.__all__
+    if isinstance(found := getattr(viewreg, name), type) or inspect.isfunction(found)
+}
+FOREIGN = {"StatusCode"}  # purerpc's own
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """`__all__` is sorted, names what exists and every public name there is."""
+    assert viewreg.__all__ == sorted(set(viewreg.__all__))
+    visible = {
+        name
+        for name, found in vars(viewreg).items()
+        if not name.startswith("_") and not inspect.ismodule(found) and name not in {"annotations", "TYPE_CHECKING"}
+    }
+    assert visible == set(viewreg.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(DEFINED.keys() - FOREIGN))
+def test_home_and_docstring(name: str) -> None:
+    """Every class and function says that it lives in viewreg, and has a docstring of its own."""
+    found = DEFINED[name]
+    assert found.__module__ == "viewreg"
+    assert found.__doc__
+    assert found.__doc__.strip()
+    if isinstance(found, type):
+        assert "__doc__" in vars(found)
+
+
+@pytest.mark.parametrize("name", sorted(DEFINED.keys() - FOREIGN))
+def test_public_methods_have_docstrings(name: str) -> None:
+    """Every public method and property of a public class has a docstring."""
+    found = DEFINED[name]
+    if not isinstance(found, type):
+        pytest.skip("a function")
+    missing = [
+        attribute
+        for attribute, member in vars(found).items()
+        if not attribute.startswith("_")
+        and (inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod))
+        and not inspect.getdoc(getattr(found, attribute))
+    ]
+    assert missing == []
+
+
+def test_the_interface() -> None:
+    """The names of the documented interface are there."""
+    promised = {
+        "Change", "Config", "Connectivity", "Discovery", "DiscoveryStatus", "Endpoint", "FactPartition", "Feature",
+        "HashRange", "KeyEncoding", "Locator", "Probe", "ProbeAnswerError", "ProbeResult", "Registry",
+        "RegistryClosedError", "Snapshot", "StaticLocator", "StatsProbe", "UnavailableError", "View", "hash_po",
+        "hash_sp", "open_registry",
+    }  # fmt: skip
+    assert promised <= set(viewreg.__all__)
+
+
+PARTITION = FactPartition(KeyEncoding.POS, HashRange(5, None))
+ENDPOINT = Endpoint("a", 1, annotations={"zone": "x"})
+VALUES: list[Any] = [
+    Backoff(),
+    Config(rise=2),
+    ENDPOINT,
+    EndpointDiff((ENDPOINT,), (), ()),
+    Discovery(3, (ENDPOINT,)),
+    DiscoveryStatus(3, 1.5, "why"),
+    HashRange(5, None),
+    PARTITION,
+    ProbeResult(Feature.HASH_PO, PARTITION, serving=False, reason="full"),
+    HistoryEntry(Event.LOST, "why", 1.0, 2.0),
+    View(ENDPOINT, PARTITION, Feature.HASH_PO, Connectivity.READY, healthy=True),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_travel(value: Any) -> None:
+    """A value that is pickled comes back equal."""
+    assert pickle.loads(pickle.dumps(value)) == value
+
+
+@pytest.mark.parametrize("kind", [Connectivity, Event, Feature, KeyEncoding])
+def test_members_travel(kind: type[enum.Enum]) -> None:
+    """Members of enums come back as themselves."""
+    assert all(pickle.loads(pickle.dumps(member)) is member for member in kind)
+
+
+def test_probes_have_a_text() -> None:
+    """The default probe is recognisable in messages."""
+    assert repr(StatsProbe()) == "StatsProbe()"

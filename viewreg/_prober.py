@@ -1,0 +1,145 @@
+"""Running one probe of a user's, and judging how it ended: the boundary around code that may do anything.
+
+Rules:
+* A probe may raise, hang or return nonsense: each becomes a `Verdict` with a reason. What is no `Exception` passes.
+* No verdict, which is None, means: no evidence. So it is when the probe never got a stream to send its call on, and
+  when its connection was lost meanwhile. What has arrived while this process was stalled counts, also if it is late.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, Generic, Protocol, runtime_checkable
+
+import trio
+from attrs import frozen
+from typing_extensions import TypeVar
+
+from viewreg._boundary import describe, only_cancelled
+from viewreg._errors import ProbeAnswerError
+from viewreg._feature import Feature, feature_text
+from viewreg._health import Event, ProbeResult
+from viewreg._transport.connection import let_readers_drain
+from viewreg._transport.status import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from viewreg._probe import Probe
+    from viewreg._transport.channel import Channel
+
+F = TypeVar("F", bound=enum.Flag, default=Feature)
+
+
+CLOSE_TIME: Final = 1.0  # seconds for a watching probe to clean up
+
+
+@frozen
+class Verdict(Generic[F]):
+    """What one probe says: the event, why in an operator's words, and what it found."""
+
+    event: Event
+    reason: str
+    result: ProbeResult[F] | None = None
+    error: Exception | None = None
+    """What the probe raised, if that was nothing a probe is expected to raise: worth a traceback in the log."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """What an async generator is."""
+
+    async def aclose(self) -> None:
+        """Clean up."""
+
+
+class Unsent(Protocol):
+    """Counts the probes that never got a stream."""
+
+    probes_unsent: int
+
+
+async def ask(
+    probe: Probe[F], channel: Channel, scope: trio.CancelScope, seconds: float, unsent: Unsent
+) -> Verdict[F] | None:
+    """Ask once, for at most `seconds`. Whoever cancels `scope` wants no verdict."""
+    unsent_before = unsent.probes_unsent
+    verdict: Verdict[F] | None = None
+    timed_out = False
+
+    async def limit() -> None:
+        nonlocal timed_out
+        await trio.sleep(seconds)
+        await let_readers_drain()
+        timed_out = True
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(limit)
+        with scope:
+            verdict = await _ask(probe, channel)
+        nursery.cancel_scope.cancel()
+    if verdict is None and timed_out and unsent.probes_unsent == unsent_before:
+        return Verdict(Event.PROBE_FAILED, f"no answer within {seconds:g} s")
+    return verdict
+
+
+async def _ask(probe: Probe[F], channel: Channel) -> Verdict[F]:
+    try:
+        with only_cancelled():
+            result = await probe(channel)
+    except Exception as error:  # noqa: BLE001 (the boundary: a user's probe may raise anything)
+        return judge_error(error)
+    return judge(result, probe.no_features)
+
+
+async def follow(
+    watch: Callable[[Channel], AsyncIterator[ProbeResult[F]]],
+    channel: Channel,
+    scope: trio.CancelScope,
+    no_features: F,
+    hear: Callable[[Verdict[F]], None],
+) -> None:
+    """Hand on what a watching probe finds, until it ends. That it fails is a verdict; that it ends is none."""
+    try:
+        with scope, only_cancelled():
+            results = watch(channel)
+            try:
+                async for result in results:
+                    hear(judge(result, no_features))
+                    await trio.lowlevel.checkpoint()  # an iterator that never waits must not stop the world
+            finally:
+                if isinstance(results, Closable):
+                    with trio.move_on_after(CLOSE_TIME, shield=True):
+                        await results.aclose()
+    except Exception as error:  # noqa: BLE001 (the boundary: a user's probe may raise anything)
+        hear(judge_error(error))
+
+
+def judge(result: object, no_features: F) -> Verdict[F]:
+    """What a probe returned, which may be anything."""
+    if not isinstance(result, ProbeResult):
+        return Verdict(Event.PROBE_FAILED, f"the probe returned {_a(result)}: expected a ProbeResult")
+    if type(result.features) is not type(no_features):
+        expected = type(no_features).__name__
+        return Verdict(
+            Event.PROBE_FAILED, f"the probe found features of type {_a(result.features)}: expected {expected}"
+        )
+    if not result.serving:
+        return Verdict(Event.PROBE_NOT_SERVING, result.reason or "the server says so", result)
+    partition = "" if result.partition is None else f" [{result.partition}]"
+    return Verdict(Event.PROBE_OK, f"serves {feature_text(result.features) or 'nothing'}{partition}", result)
+
+
+def judge_error(error: Exception) -> Verdict[F]:
+    """What a probe raised."""
+    if isinstance(error, ProbeAnswerError):
+        return Verdict(Event.PROBE_NOT_UNDERSTOOD, str(error))
+    if isinstance(error, CallError):
+        text = f"{error.code.name}: {error.details}" if error.details else error.code.name
+        return Verdict(Event.PROBE_FAILED, text)
+    return Verdict(Event.PROBE_FAILED, describe(error), error=error)
+
+
+def _a(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,181 @@
+"""The registry at one moment, and the difference between two moments. Immutable, and safe to read from any thread.
+
+Rules:
+* A snapshot is never half made, and never changes. What it works out on request it keeps, for the next who asks.
+* The texts of `dump` and the keys of `summary` are the original's, in Python's spelling.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Generic, Protocol
+
+from attrs import frozen
+from typing_extensions import TypeVar
+
+from viewreg._endpoint import Endpoint
+from viewreg._errors import UnknownViewError, check_type
+from viewreg._feature import Feature
+from viewreg._view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from trio.abc import Clock
+
+F = TypeVar("F", bound=enum.Flag, default=Feature)
+
+_NAMED_IN_ERRORS: Final = 20  # known endpoints that an error lists; a fleet may have thousands
+
+
+class TextSink(Protocol):
+    """Anything that text can be written to."""
+
+    def write(self, text: str, /) -> object:
+        """Take the text."""
+
+
+class Snapshot(Generic[F]):
+    """All views at one version of the registry. Two snapshots of one registry with the same version are the same."""
+
+    version: int
+    """Strictly increasing from one change to the next."""
+
+    last_changed: float
+    """Trio time of the change that led here, in seconds; strictly increasing as well."""
+
+    views: tuple[View[F], ...]
+    """Sorted by host, then by port as a text, which is the original's order; each endpoint once."""
+
+    def __init__(
+        self, version: int, last_changed: float, views: tuple[View[F], ...], no_features: F, clock: Clock
+    ) -> None:
+        self.version = version
+        self.last_changed = last_changed
+        self.views = views
+        self._no_features = no_features
+        self._clock = clock
+        self._healthy: dict[tuple[F, ...], tuple[View[F], ...]] = {}
+
+    def all_views(self) -> list[View[F]]:
+        """All views, healthy or not: a fresh list, the caller's to change."""
+        return list(self.views)
+
+    def healthy_views(self, *features: F) -> list[View[F]]:
+        """The healthy views that provide all of the features: a fresh list, the caller's to change."""
+        found = self._healthy.get(features)
+        if found is None:
+            found = tuple(view for view in self.views if view.healthy and view.provides(*features))
+            self._healthy[features] = found
+        return list(found)
+
+    def view(self, endpoint: Endpoint | str) -> View[F]:
+        """The view of an endpoint, or of "host:port". Raises `UnknownViewError`, which names the known ones."""
+        key = endpoint_key(endpoint)
+        try:
+            return self._by_key[key]
+        except KeyError:
+            raise unknown_view(key, self._by_key) from None
+
+    def time_since_last_change(self) -> float:
+        """Seconds since `last_changed`, by the run's clock."""
+        return max(0.0, self._clock.current_time() - self.last_changed)
+
+    def dump(self, file: TextSink | None = None) -> None:
+        """Write the registry as the original does: when it changed, then a line a view. None is sys.stdout."""
+        write_dump(self, file, lambda _view: "")
+
+    def summary(self) -> dict[str, float | int]:
+        """A few numbers, fit for logging's `extra`.
+
+        Seconds since the last change, how many views there are, how many are healthy, and for each feature how many of
+        the healthy ones provide it.
+        """
+        healthy = self.healthy_views()
+        return {
+            "time_since_last_change": self.time_since_last_change(),
+            "all_views": len(self.views),
+            "healthy_views": len(healthy),
+            **{
+                f"{feature.name or feature.value}_views".lower(): sum(feature in view.features for view in healthy)
+                for feature in type(self._no_features)
+            },
+        }
+
+    @cached_property
+    def _by_key(self) -> dict[str, View[F]]:
+        return {view.endpoint.host_port: view for view in self.views if view.endpoint is not None}
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.version}: {len(self.views)} views, {len(self.healthy_views())} healthy>"
+
+
+@frozen
+class Change(Generic[F]):
+    """What is different between two snapshots, in their order."""
+
+    old: Snapshot[F]
+    new: Snapshot[F]
+    added: tuple[View[F], ...]
+    """Views of endpoints that `old` did not have."""
+    removed: tuple[View[F], ...]
+    """Views of endpoints that `new` does not have, as they were."""
+    updated: tuple[View[F], ...]
+    """Views of endpoints that both have and that say something new, as they are now."""
+
+
+def change_between(old: Snapshot[F], new: Snapshot[F]) -> Change[F]:
+    """The change from one snapshot to another."""
+    before, after = old._by_key, new._by_key  # noqa: SLF001 (the same module)
+    return Change(
+        old,
+        new,
+        added=tuple(view for key, view in after.items() if key not in before),
+        removed=tuple(view for key, view in before.items() if key not in after),
+        updated=tuple(
+            view for key, view in after.items() if (was := before.get(key)) is not None and not view.is_same_as(was)
+        ),
+    )
+
+
+def endpoint_key(endpoint: Endpoint | str) -> str:
+    """The identity of an endpoint that may be given as text. Raises for a text that names none."""
+    if isinstance(endpoint, Endpoint):
+        return endpoint.host_port
+    check_type("endpoint", endpoint, str, "an Endpoint or a HOST:PORT text")
+    return Endpoint.parse(endpoint).host_port
+
+
+def unknown_view(key: str, known: Iterable[str]) -> UnknownViewError:
+    """The error for an endpoint that is not there."""
+    names = sorted(known)
+    listed = ", ".join(names[:_NAMED_IN_ERRORS]) or "none"
+    more = f" and {len(names) - _NAMED_IN_ERRORS} more" if len(names) > _NAMED_IN_ERRORS else ""
+    return UnknownViewError(f"no view of {key}; known endpoints: {listed}{more}")
+
+
+def write_dump(snapshot: Snapshot[F], file: TextSink | None, note: Callable[[View[F]], str]) -> None:
+    """Write a snapshot for people; `note` may add a line below a view."""
+    lines = ["View Registry", f"Last changed: {duration_text(snapshot.time_since_last_change())} ago"]
+    for index, view in enumerate(snapshot.views):
+        lines.append(f"{index}: {view}")
+        if text := note(view):
+            lines.append(f"   {text}")
+    (sys.stdout if file is None else file).write("\n".join(lines) + "\n")
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds in Go's notation, rounded to tenths: "0s", "300ms", "1.2s", "1m15.3s", "25h1m1.3s"."""
+    tenths = int(seconds * 10 + 0.5)
+    if tenths == 0:
+        return "0s"
+    if tenths < 10:  # noqa: PLR2004 (below a second Go counts in milliseconds)
+        return f"{tenths * 100}ms"
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{tenths // 10}.{tenths % 10}s" if tenths % 10 else f"{tenths // 10}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

@@ -1,0 +1,287 @@
+"""One endpoint's life: dial, be ready, probe; lose, back off, dial again; until it is removed.
+
+Rules:
+* Whatever the server, the network or the user's probe and dial do ends as an event of this endpoint's `Health`, with a
+  reason for its `History`. Only bugs leave `run`.
+* Events of a connection that is no longer the current one change nothing.
+* Every change goes to one sink, `publish`, in the same step in which it is noticed; nothing awaits in between.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+from typing import TYPE_CHECKING, Final, Generic
+
+import trio
+from typing_extensions import TypeVar
+
+from viewreg._boundary import describe, only_cancelled
+from viewreg._feature import Feature
+from viewreg._health import Connectivity, Event, Health, History
+from viewreg._prober import ask, follow
+from viewreg._transport.channel import Channel
+from viewreg._transport.connection import Connection, let_readers_drain
+from viewreg._transport.subchannel import Subchannel
+from viewreg._transport.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from random import Random
+
+    from viewreg._config import Config
+    from viewreg._endpoint import Endpoint
+    from viewreg._health import ProbeResult
+    from viewreg._pacer import Pacer
+    from viewreg._probe import Probe
+    from viewreg._prober import Verdict
+    from viewreg._transport.dial import Dial
+
+F = TypeVar("F", bound=enum.Flag, default=Feature)
+
+logger = logging.getLogger("viewreg")
+
+_QUIET: Final = frozenset({Event.CONNECTING, Event.CONNECTED, Event.REMOVED})  # not worth a line in the log each
+
+
+class Supervisor(Generic[F]):
+    """See the module. Made by the registry, which starts `run` and is told of changes by `publish`."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        config: Config,
+        probe: Probe[F],
+        dial: Dial,
+        *,
+        rng: Random,
+        pacer: Pacer,
+        wall_clock: Callable[[], float],
+        publish: Callable[[Health[F]], None],
+    ) -> None:
+        self.subchannel: Final = Subchannel(endpoint, config, self._demand)
+        self.channel: Final = Channel(self.subchannel)
+        self.history: Final = History(config.history_length, wall_clock)
+        self.health: Health[F] = Health(probe.no_features)  # written by `_happened`
+        self._config: Final = config
+        self._probe: Final = probe
+        self._probe_channel: Final = Channel(self.subchannel, probe=True)
+        self._dial: Final = dial
+        self._rng: Final = rng
+        self._pacer: Final = pacer
+        self._publish: Final = publish
+        self._news: Final = Wakeup()  # for `run`: something below has changed
+        self._connection: Connection | None = None  # the current one: calls and probes go to it
+        self._candidate: Connection | None = None  # is being opened
+        self._opened = False  # the candidate became ready, whatever happened to it since
+        self._failure = ""  # why it did not
+        self._replacing = False  # the last connection left gracefully
+        self._demanded = False  # somebody wants a dial or a probe now
+        self._attempted = -math.inf  # when the last of them began
+        self._proved = False  # a probe was good since the last loss: the backoff begins anew
+        self._keepalive_interval = config.keepalive_interval  # doubled when the server complains
+        self._life: Final = trio.CancelScope()
+        self._asking = trio.CancelScope()  # the current probe's; cancelled when its connection is no longer current
+
+    # -- for the registry --
+
+    async def run(self) -> None:
+        """Live until `stop`, then let calls in flight end, for `Config.drain_timeout`. Cancelled, it ends at once."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self.subchannel.spawn = nursery.start_soon
+                with self._life:
+                    await self._live(nursery)
+                # Stopped: only connections with calls in flight are left in the nursery.
+                nursery.cancel_scope.deadline = trio.current_time() + self._config.drain_timeout
+        finally:
+            self.subchannel.close("the registry was closed")
+
+    def stop(self, reason: str) -> None:
+        """The endpoint was removed: no call begins any more. Synchronous; `run` ends when its calls have."""
+        self._happened(Event.REMOVED, reason)
+        self.subchannel.close(reason)
+        connection, self._connection = self._connection, None
+        candidate, self._candidate = self._candidate, None
+        if connection is not None:
+            connection.drain()
+        if candidate is not None:
+            candidate.close(reason)
+        self._life.cancel()
+
+    # -- life --
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        failures = 0
+        while True:
+            if await self._connect(nursery):
+                await self._attend()
+                if self._proved:
+                    failures, self._proved = 0, False
+                    if self._replacing:
+                        continue
+            failures += 1
+            await self._pause_until(trio.current_time() + self._config.backoff.delay(failures, self._rng), None)
+
+    async def _connect(self, nursery: trio.Nursery) -> bool:
+        """Open a connection up to the server's SETTINGS. Returns whether it is there, and current."""
+        config = self._config
+        with await self._pacer.slot():
+            self._attempted = trio.current_time()
+            self._happened(Event.CONNECTING)
+            self._opened, self._failure = False, ""
+            with trio.move_on_after(config.connect_timeout) as timeout:
+                connection = await self._open_stream()
+                if connection is not None:
+                    self._candidate = connection
+                    nursery.start_soon(connection.run)
+                    while self._candidate is connection:
+                        await self._news.sleep()
+            if timeout.cancelled_caught and self._candidate is not None:
+                await let_readers_drain()
+            if timeout.cancelled_caught and not self._opened:
+                what = "answer to the connection" if self._candidate is None else "SETTINGS from the server"
+                self._failure = f"no {what} within {config.connect_timeout:g} s"
+                if self._candidate is not None:
+                    candidate, self._candidate = self._candidate, None
+                    candidate.close(self._failure)
+        if self._opened:
+            return True
+        self._replacing = False
+        self.subchannel.away(self._failure)
+        self._happened(Event.CONNECT_FAILED, self._failure)
+        return False
+
+    async def _open_stream(self) -> Connection | None:
+        try:
+            with only_cancelled():
+                stream: object = await self._dial(self.subchannel.endpoint)
+        except Exception as error:  # noqa: BLE001 (dial is the user's, and may raise anything)
+            self._failure = describe(error)
+            return None
+        if not isinstance(stream, trio.abc.Stream):
+            self._failure = f"dial returned {type(stream).__name__}: expected a trio.abc.Stream"
+            return None
+        return Connection(stream, self._config, self, self._keepalive_interval)
+
+    async def _attend(self) -> None:
+        """Probe the current connection, again and again, until it is no longer current."""
+        connection, config = self._connection, self._config
+        if connection is None:  # lost already
+            return
+        watch = getattr(self._probe, "watch", None)
+        if watch is not None:
+            await self._follow(connection, watch)
+        while self._connection is connection:
+            self._attempted = started = trio.current_time()
+            self._asking = trio.CancelScope()
+            verdict = await ask(self._probe, self._probe_channel, self._asking, config.probe_timeout, self.subchannel)
+            if self._connection is not connection:
+                return
+            if verdict is None:  # no evidence of anything: ask again
+                continue
+            self._judge(verdict)
+            jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
+            good = verdict.event is Event.PROBE_OK
+            interval = config.probe_interval * jitter if good else config.probe_retry_interval
+            await self._pause_until(started + interval, connection)
+
+    async def _follow(self, connection: Connection, watch: Callable[[Channel], AsyncIterator[ProbeResult[F]]]) -> None:
+        """Take a watching probe's results as they come, until it ends or the connection is no longer current."""
+
+        def hear(verdict: Verdict[F]) -> None:
+            if self._connection is connection:
+                self._judge(verdict)
+
+        self._asking = trio.CancelScope()
+        await follow(watch, self._probe_channel, self._asking, self._probe.no_features, hear)
+
+    async def _pause_until(self, due: float, connection: Connection | None) -> None:
+        """Sleep until it is due; sooner if somebody asks; at once if `connection` is no longer the current one."""
+        self._demanded = connection is None and self.subchannel.wanted
+        while self._connection is connection:
+            wake_at = due
+            if self._demanded:
+                wake_at = min(due, self._attempted + self._config.on_demand_interval)
+            if trio.current_time() >= wake_at:
+                return
+            with trio.move_on_at(wake_at):
+                await self._news.sleep()
+
+    def _demand(self) -> None:
+        self._demanded = True
+        self._news.wake()
+
+    # -- told by connections, synchronously --
+
+    def connection_ready(self, connection: Connection) -> None:
+        """The candidate becomes the current connection; SETTINGS of the current one may have changed what it takes."""
+        if connection is self._candidate:
+            self._candidate, self._connection, self._replacing = None, connection, False
+            self._opened = True
+            self._happened(Event.CONNECTED)
+            self.subchannel.ready(connection)
+            self._news.wake()
+        elif connection is self._connection:
+            self.subchannel.ready(connection)
+
+    def connection_draining(self, connection: Connection, reason: str) -> None:
+        """Make before break: another one is dialled while this one finishes its calls."""
+        if connection is self._connection:
+            self._connection, self._replacing = None, True
+            self.subchannel.replacing()
+            self._happened(Event.REPLACING, reason)
+            self._interrupt()
+
+    def connection_lost(self, connection: Connection, reason: str) -> None:
+        """Its calls have failed already; new ones fail from now on."""
+        if connection.told_to_calm_down:
+            self._keepalive_interval *= 2  # gRPC A8
+        if connection is self._candidate:
+            self._candidate, self._failure = None, reason
+            self._news.wake()
+        elif connection is self._connection:
+            self._connection = None
+            self.subchannel.away(reason)
+            self._happened(Event.LOST, reason)
+            self._interrupt()
+
+    def slots_freed(self, connection: Connection) -> None:
+        """Calls that wait for a stream may begin."""
+        if connection is self._connection:
+            self.subchannel.start_queued()
+
+    def _interrupt(self) -> None:
+        self._asking.cancel()
+        self._news.wake()
+
+    # -- what is known --
+
+    def _judge(self, verdict: Verdict[F]) -> None:
+        self._proved = self._proved or verdict.event is Event.PROBE_OK
+        self._happened(verdict.event, verdict.reason, verdict.result, verdict.error)
+
+    def _happened(
+        self, event: Event, why: str = "", result: ProbeResult[F] | None = None, error: Exception | None = None
+    ) -> None:
+        """The one place where health changes: note it in the history, log it, and publish."""
+        before, config = self.health, self._config
+        if before.connectivity is Connectivity.SHUTDOWN:
+            return
+        self.health = after = before.after(
+            event, rise=config.rise, fall=config.fall, no_features=self._probe.no_features, result=result
+        )
+        if event is not Event.CONNECTING or before.connectivity is Connectivity.IDLE:
+            self.history.add(event, why, trio.current_time())
+        self._log(event, why, error, news=event not in _QUIET and not after.shows_as(before))
+        if after is not before:
+            self._publish(after)
+
+    def _log(self, event: Event, why: str, error: Exception | None, *, news: bool) -> None:
+        level = logging.INFO if news else logging.DEBUG
+        if not logger.isEnabledFor(level):
+            return
+        state = "healthy" if self.health.healthy else "unhealthy"
+        text = f"{event.value}: {why}" if why else event.value
+        logger.log(level, "%s is %s: %s", self.subchannel.endpoint, state, text, exc_info=error if news else None)

@@ -104,6 +104,7 @@ def _servicer(
     for position, method in enumerate(service.method):
         # A servicer that streams is an async generator function, which is typed without `async`.
         keyword = "def" if method.server_streaming else "async def"
+        # Positional: purerpc passes it so, and servicers may call it as they like.
         argument = "input_messages" if method.client_streaming else "input_message"
         request, result = _signature(method, types)
         if method.client_streaming:
@@ -111,7 +112,7 @@ def _servicer(
         if method.server_streaming:
             result = f"AsyncIterator[{result}]"
         documented = comments.get((*path, _SERVICE_METHODS, position))
-        header = f"    {keyword} {method.name}(self, {argument}: {request}) -> {result}:"
+        header = f"    {keyword} {method.name}(self, {argument}: {request}, /) -> {result}:"
         yield header if documented else f"{header} ..."
         yield from _docstring(documented, "        ")
     yield "    @property"

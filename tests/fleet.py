@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import h2.exceptions
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import viewreg
-from peers import ACK, END_STREAM, Frame, FrameReader, H2View, data, frame, headers, message, settings, trailers
-from viewreg.rpc import StatsResult
+from peers import ACK, END_STREAM, Frame, FrameReader, H2View, data, frame, goaway, headers, message, settings, trailers
+from viewreg.rpc import LogStatusRequest, StatsResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterable
 
-    from viewreg import Config, Endpoint, Feature, Registry
+    from viewreg import Config, Endpoint, Event, Feature, Registry, Snapshot, View
 
 Encoding = Literal["SPO", "POS"]
+INSTANT: Final = 0.001  # seconds; in virtual time only sleeping takes any
+CLOSED: Final = 0.11  # seconds in which a connection that is given up is closed
 _PREFACE_SIZE: Final = 24  # bytes
 _ENCODINGS: Final[dict[Encoding, Any]] = {"SPO": 1, "POS": 2}
 
@@ -41,6 +43,7 @@ class Does(enum.Enum):
     BLACK_HOLE = "never answer the dial"
     MUTE = "accept and say nothing"
     CLOSE = "accept and close"
+    LEAVE = "send SETTINGS, and GOAWAY as soon as it has been asked something"
     SETTLE_AND_CLOSE = "send SETTINGS and close, all in one"
     GARBAGE = "send garbage"
     HTTP1 = "speak HTTP/1.1"
@@ -53,6 +56,13 @@ _SAYS: Final = {
     Does.GARBAGE: bytes(range(255, 155, -1)),
     Does.HTTP1: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
 }
+
+
+class SilentError(Exception):
+    """An error that cannot even say what is wrong."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("even this fails")
 
 
 def stats(encoding: Encoding = "SPO", start: int = 0, end: int = 0) -> StatsResult:
@@ -81,6 +91,11 @@ class Server:
     def probes(self) -> int:
         """How many requests for statistics have come."""
         return sum(request.path == "/rpc.Diagnostics/stats" for request in self.view.requests)
+
+    @property
+    def gaps(self) -> list[float]:
+        """The seconds between its dials."""
+        return [later - earlier for earlier, later in zip(self.dials, self.dials[1:], strict=False)]
 
     @property
     def pings(self) -> int:
@@ -125,16 +140,24 @@ class Server:
         if self.does is Does.SERVE:
             serve = self._fleet.serve_simply if self._fleet.simple else self.serve
             self._fleet.nursery.start_soon(serve, client.server)
+        elif self.does is Does.LEAVE:
+            self._fleet.nursery.start_soon(_leave, client.server)
         elif self.does is not Does.MUTE:
             await client.server.send_all(_SAYS[self.does])
             client.server.close()
         return client
 
-
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection by `view`."""
         with suppress(h2.exceptions.ProtocolError):  # h2 answers nothing any more once the client has sent GOAWAY
             await self.view.serve(stream)
+
+
+async def _leave(stream: trio.abc.Stream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await stream.send_all(settings())
+        await wait_all_tasks_blocked()
+        await stream.send_all(goaway(0))
 
 
 class ServerEnd(trio.abc.Stream):
@@ -274,24 +297,48 @@ async def open_fleet(*, simple: bool = False) -> AsyncIterator[Fleet]:
         nursery.cancel_scope.cancel()
 
 
+# -- what tests ask --
+
+
+def hosts(views: Iterable[View[Any]]) -> list[str]:
+    """The addresses of views, in their order."""
+    return [view.endpoint.host_port for view in views if view.endpoint is not None]
+
+
+def reason(registry: Registry[Any], host_port: str) -> str:
+    """What last happened to an endpoint, and why."""
+    return str(registry.history(host_port)[-1])
+
+
+def events(registry: Registry[Any], host_port: str) -> list[Event]:
+    """What happened to an endpoint, oldest first."""
+    return [entry.what for entry in registry.history(host_port)]
+
+
+async def tasks() -> int:
+    """How many tasks live, once none of them has anything left to do."""
+    await wait_all_tasks_blocked()
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+async def call(registry: Registry[Feature], host_port: str) -> None:
+    """A call that is not a probe's, of any server; it is answered as `Server.view` is set to."""
+    await registry.snapshot.view(host_port).carousel().logStatus(LogStatusRequest())
+
+
 # -- predicates for `wait_until` --
 
 
-def all_healthy(snapshot: viewreg.Snapshot[Any]) -> bool:
+def all_healthy(snapshot: Snapshot[Any]) -> bool:
     """There are views, and all are healthy."""
     return bool(snapshot.views) and all(view.healthy for view in snapshot.views)
 
 
-def none_healthy(snapshot: viewreg.Snapshot[Any]) -> bool:
-    """No view is healthy."""
-    return not snapshot.healthy_views()
+def healthy(host_port: str) -> Callable[[Snapshot[Any]], bool]:
+    """The view of this endpoint is healthy."""
+    return lambda snapshot: snapshot.view(host_port).healthy
 
 
-def healthy(host_port: str) -> Any:
-    """The view of this endpoint is there and healthy."""
-    return lambda snapshot: any(view.healthy for view in snapshot.views if view.endpoint.host_port == host_port)
-
-
-def unhealthy(host_port: str) -> Any:
-    """The view of this endpoint is there and not healthy."""
-    return lambda snapshot: any(not view.healthy for view in snapshot.views if view.endpoint.host_port == host_port)
+def unhealthy(host_port: str) -> Callable[[Snapshot[Any]], bool]:
+    """The view of this endpoint is not healthy."""
+    return lambda snapshot: not snapshot.view(host_port).healthy

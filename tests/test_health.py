@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from viewreg import Connectivity, Event, FactPartition, Feature, HistoryEntry, InvalidTypeError, InvalidValueError, KeyEncoding
-from viewreg import ProbeResult
+from viewreg import (
+    Connectivity,
+    Event,
+    FactPartition,
+    Feature,
+    HistoryEntry,
+    InvalidTypeError,
+    InvalidValueError,
+    KeyEncoding,
+    ProbeResult,
+)
 from viewreg._health import Health, History
 
 if TYPE_CHECKING:
@@ -16,7 +25,12 @@ if TYPE_CHECKING:
 
 IDLE, CONNECTING, READY = Connectivity.IDLE, Connectivity.CONNECTING, Connectivity.READY
 FAILED, SHUTDOWN = Connectivity.TRANSIENT_FAILURE, Connectivity.SHUTDOWN
-GOOD, BAD, PUZZLING, NOT_SERVING = Event.PROBE_OK, Event.PROBE_FAILED, Event.PROBE_NOT_UNDERSTOOD, Event.PROBE_NOT_SERVING
+GOOD, BAD, PUZZLING, NOT_SERVING = (
+    Event.PROBE_OK,
+    Event.PROBE_FAILED,
+    Event.PROBE_NOT_UNDERSTOOD,
+    Event.PROBE_NOT_SERVING,
+)
 
 # From each state: where each event leads; what is missing cannot happen.
 TABLE: dict[Connectivity, dict[Event, Connectivity]] = {
@@ -54,7 +68,9 @@ SERVES_SP = ProbeResult(Feature.HASH_SP, SPO)
 SERVES_PO = ProbeResult(Feature.HASH_PO, POS)
 
 
-def after(health: Health[Feature], *events: Event | ProbeResult[Feature], rise: int = 1, fall: int = 1) -> Health[Feature]:
+def after(
+    health: Health[Feature], *events: Event | ProbeResult[Feature], rise: int = 1, fall: int = 1
+) -> Health[Feature]:
     """The health after these events; a result stands for a probe that found it."""
     for item in events:
         event, result = (item, None) if isinstance(item, Event) else (GOOD if item.serving else NOT_SERVING, item)
@@ -108,7 +124,9 @@ def test_rise(rise: int) -> None:
     assert after(health, BAD, *[SERVES_SP] * rise, rise=rise).healthy
 
 
-@pytest.mark.parametrize("bad", [BAD, PUZZLING, ProbeResult(Feature(0), serving=False)], ids=["failed", "puzzling", "not serving"])
+@pytest.mark.parametrize(
+    "bad", [BAD, PUZZLING, ProbeResult(Feature(0), serving=False)], ids=["failed", "puzzling", "not serving"]
+)
 @pytest.mark.parametrize("fall", [1, 2, 5])
 def test_fall(fall: int, bad: Event | ProbeResult[Feature]) -> None:
     """A healthy view is unhealthy with the fall-th bad probe in a row, no sooner; a good one starts the count anew."""
@@ -153,7 +171,7 @@ def test_a_misunderstood_answer_clears() -> None:
 
 
 def test_a_different_answer_replaces() -> None:
-    """A different answer replaces features and partition, whether the server serves or not; health follows `serving`."""
+    """A different answer replaces features and partition, whether the server serves or not."""
     health = after(up(SERVES_SP), SERVES_PO)
     assert (health.features, health.partition, health.healthy) == (Feature.HASH_PO, POS, True)
     resting = after(health, ProbeResult(Feature.HASH_SP, SPO, serving=False))
@@ -172,7 +190,9 @@ def test_counts_do_not_show() -> None:
 # -- results of probes --
 
 
-@pytest.mark.parametrize("feature", [Feature.CAROUSEL, Feature.HASH_PO, Feature.HASH_SP, Feature.DIAGNOSTICS | Feature.HASH_SP])
+@pytest.mark.parametrize(
+    "feature", [Feature.CAROUSEL, Feature.HASH_PO, Feature.HASH_SP, Feature.DIAGNOSTICS | Feature.HASH_SP]
+)
 def test_results_need_a_partition(feature: Feature) -> None:
     """What serves facts serves a partition: a result without one is refused, and says what it needs."""
     with pytest.raises(InvalidValueError, match="expected a partition"):
@@ -206,6 +226,7 @@ def test_a_flag_of_ones_own_needs_nothing() -> None:
 
 
 def history(length: int, items: Iterable[tuple[Event, str]]) -> History:
+    """A history to which these were added, one each second."""
     found = History(length, lambda: 1e9)
     for now, (event, why) in enumerate(items):
         found.add(event, why, float(now))

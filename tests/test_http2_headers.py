@@ -91,12 +91,13 @@ def test_a_block_larger_than_a_frame_is_continued(limit: int, body: bytes | None
 
 def test_the_same_block_is_decoded_once() -> None:
     """Once a server has promised an empty table, a block seen before costs nothing."""
-    decoder = HeaderDecoder()
-    decoder.decode(b"\x20" + block(RESPONSE))
-    assert not decoder._memo  # a block that sets the size is not one of them
-    first = decoder.decode(block(RESPONSE))
-    assert decoder.decode(block(RESPONSE)) is first
+    decoder, other = HeaderDecoder(), HeaderDecoder()
+    first = decoder.decode(b"\x20" + block(RESPONSE))
     assert first.fields == RESPONSE
+    assert decoder.decode(block(RESPONSE)) is first
+    assert other.decode(block(RESPONSE)) is not first  # has not promised it yet
+    assert other.decode(b"\x20" + block(RESPONSE)) is first
+    assert decoder._decoder is None  # and costs no memory while it is idle
 
 
 def test_nothing_is_remembered_while_the_server_has_a_table() -> None:
@@ -140,11 +141,15 @@ def test_the_memory_of_blocks_is_bounded() -> None:
     """A server whose every block is new fills no memory, and long blocks are not remembered."""
     decoder = HeaderDecoder()
     decoder.decode(b"\x20\x88")
+    remembered = headers_module._decode_stateless.cache_info
     for number in range(2000):
         decoder.decode(b"\x88" + block(((b"x-trace", b"%0100d" % number),)))
-        assert sum(map(len, decoder._memo)) <= headers_module._MEMO_SIZE
-    decoder.decode(b"\x88" + block(((b"x-long", bytes(range(48, 58)) * 200),)))
-    assert max(map(len, decoder._memo)) <= headers_module._MEMO_ENTRY
+        assert remembered().currsize <= headers_module._MEMO_ENTRIES
+    misses = remembered().misses
+    long = b"\x88" + block(((b"x-long", bytes(range(48, 58)) * 200),))
+    assert len(long) > headers_module._MEMO_ENTRY
+    assert decoder.decode(long).fields == decoder.decode(long).fields
+    assert remembered().misses == misses
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -185,7 +190,7 @@ def test_a_slip_of_hpack_ends_only_the_connection(slip: Exception) -> None:
         def decode(self, block: bytes, *, raw: bool) -> list[tuple[bytes, bytes]]:
             raise slip
 
-    decoder = HeaderDecoder()
+    decoder = HeaderDecoder()  # of a server that has a table
     stand_in: Any = Slipping()
     decoder._decoder = stand_in
     with pytest.raises(ConnectionFailedError, match="COMPRESSION_ERROR"):

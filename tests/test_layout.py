@@ -47,6 +47,7 @@ PURERPC = {"_transport/purerpc.py", "_transport/status.py"}
 
 
 def files() -> list[Path]:
+    """What is written by hand."""
     return sorted(path for path in HOUSE.rglob("*.py") if path.relative_to(HOUSE).parts[0] != "rpc")
 
 
@@ -102,7 +103,7 @@ def test_imports_point_up(path: Path) -> None:
     own = part(path)
     for module in imported_at_run_time(path):
         if module.partition(".")[0] == "viewreg":
-            other = (module.split(".") + [""])[1]
+            other = [*module.split("."), ""][1]
             assert RANK[other] <= RANK[own], f"{own or 'viewreg'} imports {module}, which stands below it"
 
 
@@ -126,6 +127,7 @@ def test_who_touches_purerpc(path: Path) -> None:
 
 
 def python(program: str) -> str:
+    """What the program prints, in a process of its own."""
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     return run.stdout.strip()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import assert_checkpoints
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from viewreg import Discovery, Endpoint, InvalidTypeError, InvalidValueError, Locator, StaticLocator
 from viewreg.locators import open_locator
@@ -38,7 +38,7 @@ async def test_static_updates(autojump_clock: MockClock) -> None:
             assert found.version > first.version
 
         nursery.start_soon(read)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         locator.set([B])
     locator.set([])
     with assert_checkpoints():

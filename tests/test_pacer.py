@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 async def take(pacer: Pacer, name: int, taken: list[tuple[int, float]], hold: float) -> None:
+    """Dial for `hold` seconds; note who began when."""
     with await pacer.slot():
         taken.append((name, trio.current_time()))
         await trio.sleep(hold)

@@ -35,6 +35,7 @@ def test_what_statistics_say(answer: StatsResult, features: Feature, partition: 
 
 
 def unknown_encoding(number: int) -> StatsResult:
+    """Statistics with an encoding that may not exist."""
     answer = stats()
     answer.hashPartition.encoding = number  # type: ignore[assignment]
     return answer

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 import inspect
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import viewreg
+from fleet import all_healthy, open_fleet
 from viewreg import (
     Backoff,
     Config,
@@ -27,7 +27,13 @@ from viewreg import (
     ProbeResult,
     StatsProbe,
     View,
+    ViewregError,
 )
+
+if TYPE_CHECKING:
+    import enum
+
+    from trio.testing import MockClock
 
 DEFINED = {
     name: found
@@ -59,12 +65,13 @@ def test_home_and_docstring(name: str) -> None:
         assert "__doc__" in vars(found)
 
 
-@pytest.mark.parametrize("name", sorted(DEFINED.keys() - FOREIGN))
+CLASSES = sorted(name for name, found in DEFINED.items() if isinstance(found, type) and name not in FOREIGN)
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_public_methods_have_docstrings(name: str) -> None:
     """Every public method and property of a public class has a docstring."""
     found = DEFINED[name]
-    if not isinstance(found, type):
-        pytest.skip("a function")
     missing = [
         attribute
         for attribute, member in vars(found).items()
@@ -107,6 +114,16 @@ VALUES: list[Any] = [
 def test_values_travel(value: Any) -> None:
     """A value that is pickled comes back equal."""
     assert pickle.loads(pickle.dumps(value)) == value
+
+
+async def test_a_live_view_travels(autojump_clock: MockClock) -> None:
+    """A view of a registry is pickled without its channel: what it says travels, the way to its server does not."""
+    async with open_fleet() as fleet, fleet.open("a:1") as registry:
+        view = (await registry.wait_until(all_healthy)).view("a:1")
+        twin = pickle.loads(pickle.dumps(view))
+        assert twin == view
+        with pytest.raises(ViewregError, match="has no channel"):
+            twin.diagnostics()
 
 
 @pytest.mark.parametrize("kind", [Connectivity, Event, Feature, KeyEncoding])

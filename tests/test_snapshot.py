@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from viewreg import Connectivity, Endpoint, FactPartition, Feature, InvalidTypeError, InvalidValueError, KeyEncoding
-from viewreg import Snapshot, UnknownViewError, View
+from fleet import hosts
+from viewreg import (
+    Connectivity,
+    Endpoint,
+    FactPartition,
+    Feature,
+    InvalidTypeError,
+    InvalidValueError,
+    KeyEncoding,
+    Snapshot,
+    UnknownViewError,
+    View,
+)
 from viewreg._snapshot import change_between, duration_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SPO = FactPartition.nth(KeyEncoding.SPO, 0, of=2)
 SERVES = Feature.DIAGNOSTICS | Feature.CAROUSEL | Feature.HASH_SP
 
 
 def view(host_port: str, features: Feature = SERVES, *, healthy: bool = True, **annotations: str) -> View[Feature]:
+    """A view of this endpoint, made by hand."""
     parsed = Endpoint.parse(host_port)
     endpoint = Endpoint(parsed.host, parsed.port, annotations=annotations)
     return View(endpoint, SPO, features, Connectivity.READY, healthy)
 
 
-def snapshot(*views: View[Feature], version: int = 1, last_changed: float = 0.0, clock: Any = None) -> Snapshot[Feature]:
+def snapshot(
+    *views: View[Feature], version: int = 1, last_changed: float = 0.0, clock: Any = None
+) -> Snapshot[Feature]:
+    """A snapshot of these views."""
     return Snapshot(version, last_changed, views, Feature(0), clock or MockClock())
 
 
@@ -59,7 +71,10 @@ def test_durations(seconds: float, text: str) -> None:
 async def test_dump(autojump_clock: MockClock) -> None:
     """The dump is the original's to the letter."""
     found = snapshot(
-        view("a:1"), view("b:2", Feature.DIAGNOSTICS, healthy=False), last_changed=trio.current_time(), clock=autojump_clock
+        view("a:1"),
+        view("b:2", Feature.DIAGNOSTICS, healthy=False),
+        last_changed=trio.current_time(),
+        clock=autojump_clock,
     )
     await trio.sleep(75.3)
     file = io.StringIO()
@@ -67,7 +82,8 @@ async def test_dump(autojump_clock: MockClock) -> None:
     assert file.getvalue() == (
         "View Registry\n"
         "Last changed: 1m15.3s ago\n"
-        '0: View{Endpoint:"tcp://a:1" Partition:[SPO: 0x00.. - 0x80..] Features:Diagnostics,Carousel,HashSP Healthy:true}\n'
+        '0: View{Endpoint:"tcp://a:1" Partition:[SPO: 0x00.. - 0x80..] '
+        "Features:Diagnostics,Carousel,HashSP Healthy:true}\n"
         '1: View{Endpoint:"tcp://b:2" Partition:[SPO: 0x00.. - 0x80..] Features:Diagnostics Healthy:false}\n'
     )
 
@@ -142,12 +158,8 @@ def test_summary() -> None:
     }
 
 
-def hosts(views: Sequence[View[Feature]]) -> list[str]:
-    return [view.endpoint.host_port for view in views if view.endpoint is not None]
-
-
 def test_change() -> None:
-    """A change tells added, removed and updated views apart, each in the snapshots' order; equal views are no update."""
+    """A change tells added, removed and updated views apart; views that say the same are no update."""
     old = snapshot(view("a:1"), view("b:1"), view("c:1"), view("d:1"))
     new = snapshot(view("b:1"), view("c:1", healthy=False), view("d:1", zone="x"), view("e:1"), version=2)
     change = change_between(old, new)

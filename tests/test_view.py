@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-import viewreg
 from fleet import all_healthy, open_fleet
 from viewreg import (
     Connectivity,
@@ -22,6 +21,7 @@ from viewreg import (
     View,
     ViewregError,
 )
+from viewreg.rpc import DiagnosticsStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +30,19 @@ if TYPE_CHECKING:
 
     from viewreg import Channel
 
+NOTHING = Feature(0)
 POS = FactPartition.nth(KeyEncoding.POS, 0, of=2)
 DISK = Feature.DIAGNOSTICS | Feature.CAROUSEL | Feature.HASH_PO
 
 
 def view(
-    features: Any = Feature(0),
+    features: Any = NOTHING,
     partition: FactPartition | None = None,
     endpoint: Endpoint | None = None,
     *,
     healthy: bool = False,
 ) -> View[Any]:
+    """A view made by hand."""
     return View(endpoint, partition, features, Connectivity.READY, healthy)
 
 
@@ -54,11 +56,17 @@ def view(
         ),
         (
             view(DISK, FactPartition(KeyEncoding.POS, HashRange.FULL), Endpoint("::1", 80), healthy=True),
-            'View{Endpoint:"tcp://[::1]:80" Partition:[POS: 0x00.. - ∞] Features:Diagnostics,Carousel,HashPO Healthy:true}',
+            (
+                'View{Endpoint:"tcp://[::1]:80" Partition:[POS: 0x00.. - ∞] '
+                "Features:Diagnostics,Carousel,HashPO Healthy:true}"
+            ),
         ),
         (
             view(DISK | Feature.HASH_SP, POS),
-            "View{Endpoint: Partition:[POS: 0x00.. - 0x80..] Features:Diagnostics,Carousel,HashPO,HashSP Healthy:false}",
+            (
+                "View{Endpoint: Partition:[POS: 0x00.. - 0x80..] "
+                "Features:Diagnostics,Carousel,HashPO,HashSP Healthy:false}"
+            ),
         ),
     ],
 )
@@ -154,7 +162,7 @@ async def test_any_stub(autojump_clock: MockClock) -> None:
     """`stub` takes any class that purerpc generated, and refuses anything else by name."""
     async with open_fleet() as fleet, fleet.open("a:1") as registry:
         found = (await registry.wait_until(all_healthy)).view("a:1")
-        assert found.stub(viewreg.rpc.DiagnosticsStub) is found.diagnostics()
+        assert found.stub(DiagnosticsStub) is found.diagnostics()
 
         def no_stub(channel: Channel) -> object:
             return object()

@@ -118,6 +118,22 @@ class Passes(trio.abc.Instrument):
         self.count += 1
 
 
+class Measured(trio.abc.Instrument):
+    """The most that a connection ever had of anything, looked at in each pass of the scheduler."""
+
+    def __init__(self, line: Line) -> None:
+        self._http2 = line.connection.http2
+        self.held = 0  # bytes received and not read
+        self.streams = 0  # open at once
+        self.outbox = 0  # bytes that wait to be written
+
+    def before_io_wait(self, timeout: float) -> None:
+        streams = self._http2.streams.values()
+        self.held = max(self.held, sum(stream.held for stream in streams))
+        self.streams = max(self.streams, len(streams))
+        self.outbox = max(self.outbox, self._http2.outbox_size)
+
+
 def note(text: str) -> None:
     """Print a time or a size that a test does not assert."""
     print(text)  # noqa: T201

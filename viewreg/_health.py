@@ -147,20 +147,23 @@ class Health(Generic[F]):
 
         `result` comes with PROBE_OK and PROBE_NOT_SERVING. Raises KeyError for an event that cannot happen here.
         """
-        after = attrs.evolve(self, connectivity=_TRANSITIONS[self.connectivity, event])
+        connectivity = _TRANSITIONS[self.connectivity, event]
+        features, partition, healthy = self.features, self.partition, self.healthy
+        successes, failures = self.successes, self.failures
         if event in (Event.PROBE_OK, Event.PROBE_NOT_SERVING):
             assert result is not None
-            after = attrs.evolve(after, features=result.features, partition=result.partition)
+            features, partition = result.features, result.partition
         elif event is Event.PROBE_NOT_UNDERSTOOD:
-            after = attrs.evolve(after, features=no_features, partition=None)
+            features, partition = no_features, None
         if event is Event.PROBE_OK:
-            successes = min(self.successes + 1, rise)
-            after = attrs.evolve(after, successes=successes, failures=0, healthy=self.healthy or successes >= rise)
+            successes, failures = min(successes + 1, rise), 0
+            healthy = healthy or successes >= rise
         elif event in (Event.PROBE_FAILED, Event.PROBE_NOT_SERVING, Event.PROBE_NOT_UNDERSTOOD):
-            failures = min(self.failures + 1, fall)
-            after = attrs.evolve(after, successes=0, failures=failures, healthy=self.healthy and failures < fall)
-        elif after.connectivity is not Connectivity.READY or self.connectivity is not Connectivity.READY:
-            after = attrs.evolve(after, successes=0, failures=0, healthy=False)
+            successes, failures = 0, min(failures + 1, fall)
+            healthy = healthy and failures < fall
+        elif connectivity is not Connectivity.READY or self.connectivity is not Connectivity.READY:
+            successes, failures, healthy = 0, 0, False
+        after = Health(features, partition, connectivity, healthy, successes, failures)
         return self if after == self else after
 
 

@@ -29,7 +29,7 @@ from viewreg._supervisor import Supervisor
 from viewreg._transport.dial import dial_tcp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from viewreg._endpoint import Endpoint
@@ -129,6 +129,9 @@ async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
         bugs = group.split(trio.Cancelled)[1]
         if bugs is None:
             raise
+        for leaf in _leaves(bugs):
+            if not isinstance(leaf, Exception):
+                raise leaf from None  # Ctrl-C, or an exit: Trio delivers them wherever the program happens to be
         errors = [*bugs.exceptions, *_without_cancelled(body_error)]
         raise BaseExceptionGroup("a service of the registry failed, which is a bug", errors) from None
     if body_error is not None:
@@ -136,6 +139,14 @@ async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
             raise body_error
         finally:
             del body_error  # no cycle through this frame
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _without_cancelled(error: BaseException | None) -> list[BaseException]:

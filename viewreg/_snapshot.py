@@ -67,7 +67,8 @@ class Snapshot(Generic[F]):
         """The healthy views that provide all of the features: a fresh list, the caller's to change."""
         found = self._healthy.get(features)
         if found is None:
-            found = tuple(view for view in self.views if view.healthy and view.provides(*features))
+            # Waiters ask after every change: so this must be quick, though it looks at every view.
+            found = tuple([view for view in self.views if view.healthy and (not features or view.provides(*features))])
             self._healthy[features] = found
         return list(found)
 

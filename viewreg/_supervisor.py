@@ -79,6 +79,7 @@ class Supervisor(Generic[F]):
         self._replacing = False  # the last connection left gracefully
         self._demanded = False  # somebody wants a dial or a probe now
         self._attempted = -math.inf  # when the last of them began
+        self._answered = False  # a probe was good on the current connection
         self._proved = False  # a probe was good since the last loss: the backoff begins anew
         self._keepalive_interval = config.keepalive_interval  # doubled when the server complains
         self._life: Final = trio.CancelScope()
@@ -219,7 +220,7 @@ class Supervisor(Generic[F]):
         """The candidate becomes the current connection; SETTINGS of the current one may have changed what it takes."""
         if connection is self._candidate:
             self._candidate, self._connection, self._replacing = None, connection, False
-            self._opened = True
+            self._opened, self._answered = True, False
             self._happened(Event.CONNECTED)
             self.subchannel.ready(connection)
             self._news.wake()
@@ -228,11 +229,14 @@ class Supervisor(Generic[F]):
 
     def connection_draining(self, connection: Connection, reason: str) -> None:
         """Make before break: another one is dialled while this one finishes its calls."""
-        if connection is self._connection:
+        if connection is self._connection and self._answered:
             self._connection, self._replacing = None, True
             self.subchannel.replacing()
             self._happened(Event.REPLACING, reason)
             self._interrupt()
+        else:
+            # A server that leaves before it has answered one probe here gives no reason to believe it healthy.
+            self.connection_lost(connection, reason)
 
     def connection_lost(self, connection: Connection, reason: str) -> None:
         """Its calls have failed already; new ones fail from now on."""
@@ -259,7 +263,8 @@ class Supervisor(Generic[F]):
     # -- what is known --
 
     def _judge(self, verdict: Verdict[F]) -> None:
-        self._proved = self._proved or verdict.event is Event.PROBE_OK
+        if verdict.event is Event.PROBE_OK:
+            self._answered = self._proved = True
         self._happened(verdict.event, verdict.reason, verdict.result, verdict.error)
 
     def _happened(

@@ -29,8 +29,8 @@ S = TypeVar("S")
 class View(Generic[F]):
     """One view server as the registry knew it when the snapshot was made. Its stubs are live: they call the server now.
 
-    Immutable and hashable; equal if everything that it says is. A view that provides CAROUSEL, HASH_PO or HASH_SP
-    always has a partition: anything else is refused with `InvalidValueError`.
+    Immutable and hashable; equal if everything that it says is. A pickled or copied one has no channel. A view that
+    provides CAROUSEL, HASH_PO or HASH_SP always has a partition: anything else is refused with `InvalidValueError`.
     """
 
     endpoint: Endpoint | None
@@ -107,6 +107,10 @@ class View(Generic[F]):
             encoding = KeyEncoding.POS if combined & Feature.HASH_PO else KeyEncoding.SPO
             partition = FactPartition(encoding, HashRange.FULL)
         return attrs.evolve(self, features=combined, partition=partition)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A view may travel, to a log or another process; the channel and the registry behind it stay here.
+        return View, (self.endpoint, self.partition, self.features, self.connectivity, self.healthy)
 
     def __str__(self) -> str:
         endpoint = "" if self.endpoint is None else f'"{self.endpoint}"'

@@ -3,8 +3,8 @@
 Rules:
 * We announce a dynamic table of size 0 and never use one ourselves: a request's constant part is encoded once for each
   (scheme, authority, path) and then only copied; the rest is appended as literals.
-* A response block is remembered only after the peer has signalled size 0, for then the same bytes always mean the same.
-  A block that begins with a table size update is never remembered.
+* Once the peer has signalled size 0, the same bytes always mean the same, on every connection: such blocks are
+  remembered, those of the whole process together.
 * A peer that ignores our 0 and goes on with its table of 4,096 bytes is legal enough: it is decoded, only slower.
 * Whatever `hpack` dislikes is a COMPRESSION_ERROR of this connection; a header list too large is ENHANCE_YOUR_CALM.
   What HTTP dislikes in a block that can be read concerns its stream only.
@@ -27,8 +27,9 @@ Header: TypeAlias = tuple[bytes, bytes]
 HeaderList: TypeAlias = tuple[Header, ...]
 
 MAX_HEADER_LIST_SIZE: Final = 64 * 1024  # bytes, counted as in RFC 9113, 6.5.2
-_MEMO_SIZE: Final = 16 * 1024  # bytes of remembered blocks for a connection; a server repeats two or three short ones
+_MEMO_ENTRIES: Final = 256  # blocks; a server repeats two or three
 _MEMO_ENTRY: Final = 1024  # bytes; longer blocks carry what changes from call to call
+_DEFAULT_TABLE_SIZE: Final = 4096  # bytes, before the peer has signalled another (RFC 9113, 6.5.2)
 
 TABLE_SIZE_ZERO: Final = b"\x20"  # what the first block of every connection begins with (RFC 7541, 6.3)
 
@@ -99,37 +100,40 @@ class HeaderBlock:
 
 
 class HeaderDecoder:
-    """The receiving side of one connection: an `hpack.Decoder` and a bounded memory of blocks seen before."""
+    """The receiving side of one connection. It has an `hpack.Decoder` only while the peer uses a dynamic table."""
 
-    __slots__ = ("_decoder", "_memo", "_memo_size")
+    __slots__ = ("_decoder", "_stateless")
 
     def __init__(self) -> None:
-        self._decoder: Decoder | None = None  # made with the first block: idle connections need none
-        self._memo: dict[bytes, HeaderBlock] = {}
-        self._memo_size = 0  # bytes of its keys
+        self._decoder: Decoder | None = None
+        self._stateless = False  # the peer has signalled a table of size 0: no block depends on another
 
     def decode(self, block: bytes) -> HeaderBlock:
         """The fields of one whole block, in order. Raises ConnectionFailedError: HPACK state is then lost for good."""
-        known = self._memo.get(block)
-        if known is not None:
-            return known
-        decoder = self._decoder
-        if decoder is None:
-            decoder = self._decoder = Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
-        result = _judge(_decode(decoder, block))
-        if decoder.header_table_size != 0:
-            self._memo.clear()
-            self._memo_size = 0
-        elif 0 < len(block) <= _MEMO_ENTRY and block[0] & 0xE0 != TABLE_SIZE_ZERO[0]:
-            self._remember(block, result)
-        return result
+        if block.startswith(TABLE_SIZE_ZERO):
+            self._stateless, self._decoder, block = True, None, block[1:]
+        if self._stateless and not _changes_table_size(block):
+            return _decode_stateless(block) if len(block) <= _MEMO_ENTRY else _judge(_decode(_decoder(0), block))
+        if self._decoder is None:
+            self._decoder = _decoder(0 if self._stateless else _DEFAULT_TABLE_SIZE)
+            self._stateless = False
+        return _judge(_decode(self._decoder, block))
 
-    def _remember(self, block: bytes, result: HeaderBlock) -> None:
-        if self._memo_size + len(block) > _MEMO_SIZE:
-            self._memo.clear()
-            self._memo_size = 0
-        self._memo[block] = result
-        self._memo_size += len(block)
+
+def _changes_table_size(block: bytes) -> bool:
+    return len(block) > 0 and block[0] & 0xE0 == TABLE_SIZE_ZERO[0]
+
+
+def _decoder(table_size: int) -> Decoder:
+    decoder = Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
+    decoder.header_table_size = table_size
+    return decoder
+
+
+@lru_cache(maxsize=_MEMO_ENTRIES)
+def _decode_stateless(block: bytes) -> HeaderBlock:
+    """The same bytes mean the same on every connection without a table, so all of them share one memory."""
+    return _judge(_decode(_decoder(0), block))
 
 
 def _decode(decoder: Decoder, block: bytes) -> HeaderList:

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, overload
 
 import trio
 from attrs import frozen
@@ -20,7 +20,6 @@ from viewreg._transport.streams import MessageStream, Pump, Req, Res, ResponseSt
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable
 
-    from viewreg._transport.channel import Channel
     from viewreg._transport.exchange import Exchange
     from viewreg._transport.metadata import MetadataLike
 
@@ -34,12 +33,26 @@ class Response(Generic[Res]):
     trailing_metadata: Metadata
 
 
+class Line(Protocol):
+    """Where calls are made: what a channel is to them."""
+
+    def exchange(self, path: str, metadata: MetadataLike | None, body: bytes | None) -> Exchange:
+        """A call that has not begun."""
+        ...
+
+    async def open_message_stream(
+        self, path: str, response_type: type[Res], metadata: MetadataLike | None
+    ) -> MessageStream[Any, Res]:
+        """A call with both directions in the user's hand, begun."""
+        ...
+
+
 class _Call(Generic[Req, Res]):
     """One method of a stub on one channel."""
 
     __slots__ = ("_channel", "_path", "_response_type")
 
-    def __init__(self, channel: Channel, path: str, response_type: type[Res]) -> None:
+    def __init__(self, channel: Line, path: str, response_type: type[Res]) -> None:
         self._channel = channel
         self._path = path
         self._response_type = response_type

@@ -104,6 +104,9 @@ class Exchange:
         A checkpoint only if the enclosing scope has expired: then nothing is sent.
         """
         self.deadline = trio.current_effective_deadline()
+        if self.probe:
+            # Who probes measures the time otherwise, to be fair to a server that a stalled client does not hear.
+            self.deadline = min(self.deadline, trio.current_time() + self._subchannel.config.probe_timeout)
         if self.deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()
             raise DeadlineExceededError("the deadline had passed before the call began", endpoint=self.endpoint)

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h2.events
 from attrs import frozen
@@ -30,9 +30,7 @@ errors: Any = purerpc  # its exception classes, for those who derive from them
 if TYPE_CHECKING:
     import enum
 
-    from viewreg._transport.channel import Channel
     from viewreg._transport.metadata import MetadataLike
-    from viewreg._transport.streams import MessageStream
 
     class StatusCode(enum.Enum):
         """The sixteen ways a gRPC call can fail, and OK. It is purerpc's own enum."""
@@ -90,10 +88,26 @@ def stub_calls(stub: object) -> dict[str, StubCall]:
     return calls
 
 
+class Messages(Protocol):
+    """A call whose messages are sent and received one by one."""
+
+    async def send_message(self, message: Any, /) -> None: ...
+    async def receive_message(self) -> Any: ...
+    async def close(self) -> None: ...
+
+
+class Opener(Protocol):
+    """What a channel is to purerpc's own call objects."""
+
+    async def open_message_stream(
+        self, path: str, response_type: type[bytes], metadata: MetadataLike | None
+    ) -> Messages: ...
+
+
 class GrpcSocket:
     """What `purerpc.Client` asks of a channel: so `SearchStub(view.channel)` works, with purerpc's own limits."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Opener) -> None:
         self._channel = channel
 
     async def start_request(
@@ -108,7 +122,7 @@ class GrpcSocket:
 class PurerpcStream:
     """A call as purerpc's wrappers want it. They raise the status themselves, from `end_stream_event`."""
 
-    def __init__(self, stream: MessageStream[Any, bytes]) -> None:
+    def __init__(self, stream: Messages) -> None:
         self._stream = stream
         self._response_type: type[Any] | None = None
         self.end_stream_event: Any = None

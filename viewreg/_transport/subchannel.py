@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -24,7 +24,27 @@ if TYPE_CHECKING:
     from viewreg._config import Config
     from viewreg._endpoint import Endpoint
     from viewreg._transport.connection import Connection
-    from viewreg._transport.exchange import Exchange
+    from viewreg._transport.status import CallError
+
+
+class Queued(Protocol):
+    """A call, as far as its beginning is concerned."""
+
+    @property
+    def waits(self) -> bool:
+        """For a server that is known to be away, too."""
+        ...
+
+    @property
+    def probe(self) -> bool:
+        """It goes before all that are none."""
+        ...
+
+    def begin(self, connection: Connection) -> None:
+        """There is a stream for it: send its headers, now."""
+
+    def give_up(self, error: CallError) -> None:
+        """It will not begin."""
 
 
 class _State(enum.Enum):
@@ -47,39 +67,39 @@ class Subchannel:
         self._state = _State.PENDING
         self._reason = ""
         self._connection: Connection | None = None
-        self._probes: dict[Exchange, None] = {}
-        self._calls: dict[Exchange, None] = {}
-        self._paused: dict[Exchange, None] = {}  # refused by the server, and soon to be sent again
+        self._probes: dict[Queued, None] = {}
+        self._calls: dict[Queued, None] = {}
+        self._paused: dict[Queued, None] = {}  # refused by the server, and soon to be sent again
         self._changed = trio.Event()  # swapped at every change of state
 
     # -- for calls --
 
-    def submit(self, exchange: Exchange) -> None:
+    def submit(self, call: Queued) -> None:
         """Begin the call, or queue it. Raises `UnavailableError` if it would be in vain."""
         connection = self._connection
-        queued = self._probes if exchange.probe else self._calls
+        queued = self._probes if call.probe else self._calls
         if connection is not None and not self._probes and not queued and connection.http2.free_streams > 0:
-            exchange.begin(connection)
+            call.begin(connection)
             return
-        if self._state is _State.CLOSED or (self._state is _State.AWAY and not exchange.waits):
-            if not exchange.probe:
+        if self._state is _State.CLOSED or (self._state is _State.AWAY and not call.waits):
+            if not call.probe:
                 self.on_demand()
             raise UnavailableError(self._reason, started=False, endpoint=self.endpoint)
-        if self._state is not _State.READY and not exchange.probe:
+        if self._state is not _State.READY and not call.probe:
             self.on_demand()
-        queued[exchange] = None
+        queued[call] = None
 
-    def resubmit(self, exchange: Exchange, pause: float) -> None:
+    def resubmit(self, call: Queued, pause: float) -> None:
         """Begin a call again that the server refused; not before `pause` seconds have passed. It may be withdrawn."""
-        self._paused[exchange] = None
+        self._paused[call] = None
 
         async def submit_later() -> None:
             await trio.sleep(pause)
-            if self._paused.pop(exchange, exchange) is None:
+            if self._paused.pop(call, call) is None:
                 try:
-                    self.submit(exchange)
+                    self.submit(call)
                 except UnavailableError as error:
-                    exchange.give_up(error)
+                    call.give_up(error)
 
         self.spawn(submit_later)
 
@@ -88,13 +108,13 @@ class Subchannel:
         """Whether calls wait here."""
         return bool(self._probes or self._calls)
 
-    def withdraw(self, exchange: Exchange) -> None:
+    def withdraw(self, call: Queued) -> None:
         """The call has gone; its place in the queue is free."""
-        self._paused.pop(exchange, None)
-        if exchange in self._probes:
-            del self._probes[exchange]
+        self._paused.pop(call, None)
+        if call in self._probes:
+            del self._probes[call]
             self.probes_unsent += 1
-        self._calls.pop(exchange, None)
+        self._calls.pop(call, None)
 
     def is_current(self, connection: Connection) -> bool:
         """Whether new calls go to this connection."""
@@ -130,7 +150,7 @@ class Subchannel:
         self._connection = None
         self._enter(_State.AWAY, reason)
         waiting = (*self._probes, *self._calls, *self._paused)
-        self._give_up([exchange for exchange in waiting if not exchange.waits], reason)
+        self._give_up([call for call in waiting if not call.waits], reason)
 
     def close(self, reason: str) -> None:
         """The endpoint is gone: every call fails at once, now and for ever. The first reason stays."""
@@ -145,9 +165,9 @@ class Subchannel:
         connection = self._connection
         for queue in (self._probes, self._calls):
             while queue and connection is not None and connection.http2.free_streams > 0:
-                exchange = next(iter(queue))
-                del queue[exchange]
-                exchange.begin(connection)
+                call = next(iter(queue))
+                del queue[call]
+                call.begin(connection)
 
     def _enter(self, state: _State, reason: str) -> None:
         if self._state is _State.CLOSED:
@@ -156,10 +176,10 @@ class Subchannel:
         old, self._changed = self._changed, trio.Event()
         old.set()
 
-    def _give_up(self, exchanges: list[Exchange], reason: str) -> None:
-        for exchange in exchanges:
-            self.withdraw(exchange)
-            exchange.give_up(UnavailableError(reason, started=False, endpoint=self.endpoint))
+    def _give_up(self, calls: list[Queued], reason: str) -> None:
+        for call in calls:
+            self.withdraw(call)
+            call.give_up(UnavailableError(reason, started=False, endpoint=self.endpoint))
 
 
 def _no_nursery(_task: Callable[[], Awaitable[object]]) -> None:

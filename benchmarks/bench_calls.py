@@ -1,7 +1,7 @@
 """What a unary call costs the client, beside grpcio's asyncio client and plain purerpc: CPU by getrusage, as ratios.
 
 Every client runs in a process of its own, against one server, in turn; after a warm-up each measures itself. Medians of
-several rounds are printed, and the ratios of the medians. `python benchmarks/bench_calls.py [--rounds N] [--calls N]`
+several rounds are printed, and the medians of each round's ratios: the speed of a machine drifts. `python benchmarks/bench_calls.py [--rounds N] [--calls N]`
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Call = Callable[[], Awaitable[object]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--role", choices=("server", *CLIENTS), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -63,7 +63,10 @@ def compare(rounds: int, calls: int) -> None:
     for client, median in medians.items():
         print(f"{client:12}{median['sequential']:12.1f}{median['concurrent']:14.1f}")
     for client in CLIENTS[1:]:
-        ratios = {key: medians["viewreg"][key] / medians[client][key] for key in ("sequential", "concurrent")}
+        ratios = {
+            key: statistics.median(ours[key] / theirs[key] for ours, theirs in zip(found["viewreg"], found[client], strict=True))
+            for key in ("sequential", "concurrent")
+        }
         print(f"{'/ ' + client:12}{ratios['sequential']:12.2f}{ratios['concurrent']:14.2f}")
 
 

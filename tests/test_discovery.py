@@ -47,6 +47,7 @@ async def test_annotations_keep_the_connection(autojump_clock: MockClock) -> Non
         assert view.endpoint.annotations == {"zone": "x"}
         assert view.healthy
         assert view.channel is old.view(A).channel
+        assert view.channel.endpoint == view.endpoint
         await trio.sleep(30)
         assert len(fleet[A].dials) == 1
         assert hosts((await anext(registry.changes(since=old.version))).updated) == [A]

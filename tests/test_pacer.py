@@ -50,6 +50,18 @@ async def test_slots_run_out(autojump_clock: MockClock) -> None:
     assert [when for _name, when in taken] == pytest.approx([0.0] * 4 + [0.25] * 4 + [0.5] * 4 + [0.75] * 4)
 
 
+async def test_each_slot_runs_out_by_itself(autojump_clock: MockClock) -> None:
+    """A slot that was taken later runs out later."""
+    pacer, taken = Pacer(2, 0.25), list[tuple[int, float]]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take, pacer, 0, taken, 5.0)
+        await trio.sleep(0.1)
+        for name in (1, 2, 3):
+            nursery.start_soon(take, pacer, name, taken, 5.0)
+            await wait_all_tasks_blocked()
+    assert [when for _name, when in taken] == pytest.approx([0.0, 0.1, 0.25, 0.35])
+
+
 async def test_a_slot_that_ran_out_is_not_given_back_twice(autojump_clock: MockClock) -> None:
     """Giving back a slot that had run out makes no room that is not there."""
     pacer, taken = Pacer(1, 0.25), list[tuple[int, float]]()

@@ -358,7 +358,7 @@ def test_generator_serves_any_proto() -> None:
         "talk: StreamStream[_x_my_search_pb2.Bare, _x_my_search_pb2.Bare]",
     ]
     assert isinstance(find, ast.AsyncFunctionDef)
-    assert ast.unparse(find.args) == "self, input_messages: AsyncIterator[_a_outer_pb2.Outer.Inner]"
+    assert ast.unparse(find.args) == "self, input_messages: AsyncIterator[_a_outer_pb2.Outer.Inner], /"
     assert ast.get_docstring(find) == 'Finds \\ and says """.\nMore.'
     assert isinstance(talk, ast.FunctionDef)
     assert ast.unparse(talk.returns or talk) == "AsyncIterator[_x_my_search_pb2.Bare]"

@@ -100,6 +100,17 @@ async def test_probe_timeout(autojump_clock: MockClock) -> None:
             assert registry.history(A)[-1].times == 2
 
 
+async def test_probes_tell_their_deadline(autojump_clock: MockClock) -> None:
+    """A server is told with each probe how long its answer is waited for."""
+    async with open_fleet() as fleet, fleet.open(A, config=Config(probe_timeout=3.0)) as registry:
+        await registry.wait_until(all_healthy)
+        (request,) = fleet[A].view.requests
+        timeout = request.header(b"grpc-timeout")
+        assert timeout is not None
+        assert timeout.endswith(b"u")
+        assert 3e6 <= int(timeout[:-1]) <= 3.1e6
+
+
 @pytest.mark.parametrize(
     ("does", "words"),
     [
@@ -299,10 +310,13 @@ async def test_garbage_on_a_good_connection(autojump_clock: MockClock) -> None:
 
 
 async def test_rise(autojump_clock: MockClock) -> None:
-    """With rise 3 a view is healthy after three good probes on its connection."""
+    """With rise 3 a view is healthy after three good probes on its connection; counting them changes nothing."""
     async with open_fleet() as fleet, fleet.open(A, config=Config(rise=3, probe_jitter=0.0)) as registry:
+        await trio.sleep(1)
+        version = registry.version
         await registry.wait_until(all_healthy)
         assert trio.current_time() == 20.0
+        assert registry.version == version + 1
 
 
 async def test_fall(autojump_clock: MockClock) -> None:

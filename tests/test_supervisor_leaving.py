@@ -65,6 +65,19 @@ async def test_two_goaways(autojump_clock: MockClock) -> None:
         assert len(fleet[A].streams) == 1
 
 
+async def test_a_replacement_that_is_lost(autojump_clock: MockClock) -> None:
+    """A replacement is a connection like any other: when it is lost, the next dial waits for its backoff."""
+    async with open_fleet() as fleet, fleet.open(A) as registry:
+        await registry.wait_until(all_healthy)
+        fleet[A].view.go_away()
+        await trio.sleep(1)
+        fleet[A].cut()
+        lost = trio.current_time()
+        await registry.wait_until(unhealthy(A))
+        await registry.wait_until(all_healthy)
+        assert 0.08 <= fleet[A].dials[-1] - lost <= 0.12
+
+
 async def test_calls_wait_for_the_replacement(autojump_clock: MockClock) -> None:
     """While the replacement is dialled, the view is healthy and calls wait; they are made on the new connection."""
     async with open_fleet() as fleet, fleet.open(A) as registry, trio.open_nursery() as nursery:
@@ -88,25 +101,27 @@ async def test_calls_wait_for_the_replacement(autojump_clock: MockClock) -> None
     [(Does.REFUSE, 0.0, "ECONNREFUSED"), (Does.MUTE, 5.0, "no SETTINGS"), (Does.CLOSE, 0.0, "closed")],
 )
 async def test_replacement_fails(does: Does, after: float, words: str, autojump_clock: MockClock) -> None:
-    """If the first dial of the replacement fails, the view is unhealthy with the reason, and waiting calls fail."""
-    async with open_fleet() as fleet, fleet.open(A) as registry, trio.open_nursery() as nursery:
+    """If the first dial of the replacement fails, the view is unhealthy from then on, with the reason."""
+    async with open_fleet() as fleet, fleet.open(A) as registry:
         await registry.wait_until(all_healthy)
         fleet[A].does = does
         fleet[A].view.go_away()
         left = trio.current_time()
-
-        async def waits() -> None:
-            with pytest.raises(UnavailableError, match=words):
-                await call(registry, A)
-
-        await registry.wait_until(
-            lambda at: Event.REPLACING in events(registry, A)
-        ) if after == 0 else await trio.sleep(0.1)
-        if after:
-            nursery.start_soon(waits)
         await registry.wait_until(unhealthy(A))
         assert trio.current_time() - left == pytest.approx(after)
         assert words in reason(registry, A)
+
+
+async def test_calls_fail_with_the_replacement(autojump_clock: MockClock) -> None:
+    """A call that waits for the replacement fails when its dial does, for the same reason."""
+    async with open_fleet() as fleet, fleet.open(A) as registry:
+        await registry.wait_until(all_healthy)
+        fleet[A].does = Does.MUTE
+        fleet[A].view.go_away()
+        await trio.sleep(0.1)
+        with pytest.raises(UnavailableError, match="no SETTINGS from the server within 5 s"):
+            await call(registry, A)
+        assert trio.current_time() == 5.0
 
 
 async def test_replacement_fails_its_probe(autojump_clock: MockClock) -> None:

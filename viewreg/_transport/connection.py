@@ -20,6 +20,7 @@ from viewreg._http2.frames import ErrorCode, error_name
 from viewreg._http2.protocol import GoAway, SettingsReceived, WindowOpened
 from viewreg._http2.protocol import Protocol as Http2
 from viewreg._http2.stream import Stream
+from viewreg._transport.plain import receiver
 from viewreg._transport.writer import Writer
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 CLOSE_GRACE: Final = 0.1  # seconds for the last frames of a connection that is being left
 OUTBOX_LIMIT: Final = 64 * 1024  # bytes; past it whoever sends DATA waits
-READ_SIZE: Final = 64 * 1024  # bytes; larger reads only delay the first message in them
 PINGS_BETWEEN_ANSWERS: Final = 2  # servers count PINGs as strikes until they next send something (gRPC A8)
 _DRAIN_PASSES: Final = 5  # scheduler passes: enough to poll the network, to read, and to wake whom it concerns
 
@@ -155,11 +155,10 @@ class Connection:
         self._scope.cancel()
 
     async def _read(self) -> None:
-        receive_some = self._stream.receive_some
-        http2 = self.http2
+        receive_some, http2 = receiver(self._stream), self.http2
         while True:
             try:
-                data = await receive_some(READ_SIZE)
+                data = await receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
                 self._lose(describe(error))
                 return

@@ -9,12 +9,12 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from viewreg._boundary import describe
+from viewreg._transport.plain import file_of, write_at_once
 from viewreg._transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Writer:
         self._idle = False  # `run` sleeps, and nothing that it has taken is still unsent
         self._closing = False
         self._unsent = b""  # what the kernel did not take of a write at once
-        self._file: Final = _file_of(stream)
+        self._file: Final = file_of(stream)
 
     def flush(self, *, at_once: bool = False) -> None:
         """See to it that the outbox is sent. `at_once`: in this very step, if it can be."""
@@ -67,27 +67,19 @@ class Writer:
                     if self._closing:
                         return ""
                     self._idle = True
-                    await self._work.sleep()
-                    self._idle = False
+                    try:
+                        await self._work.sleep()
+                    finally:
+                        self._idle = False
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
                 return describe(error)
         return ""
 
     def _write_now(self, file: int) -> None:
         data = self._http2.take_outbox()
-        try:
-            written = os.write(file, data)
-        except OSError:  # the buffer is full, or the connection is lost: `run` finds out which
-            written = 0
+        written = write_at_once(file, data)
         if written < len(data):
             self._unsent, self._idle = data[written:], False
             self._work.wake()
         else:
             self.caught_up = trio.current_time()
-
-
-def _file_of(stream: trio.abc.Stream) -> int | None:
-    """The file to write to past the stream; None for anything but a plain socket, which has nothing in between."""
-    if type(stream) is trio.SocketStream and os.name == "posix":
-        return stream.socket.fileno()
-    return None

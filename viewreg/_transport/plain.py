@@ -1,0 +1,53 @@
+"""Reading and writing plain sockets past Trio's `SocketStream`, which costs more than the rest of a small call.
+
+Rules:
+* Only for sockets that have nothing in between, on systems where a socket is a file. Any other stream is used as it is.
+* What is written here is written in one step that can neither block nor be cancelled. What is read here was announced:
+  Trio's own way is to try first, and for a connection that waits for its next answer that is in vain every time.
+* The stream still owns the socket. Nobody reads or writes here after it was closed: the number may be another file's.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+READ_SIZE: Final = 64 * 1024  # bytes; larger reads only delay the first message in them
+
+
+def file_of(stream: trio.abc.Stream) -> int | None:
+    """The file under a stream; None if there is more to it than that."""
+    if type(stream) is trio.SocketStream and os.name == "posix":
+        return stream.socket.fileno()
+    return None
+
+
+def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearray]]:
+    """A function that waits for bytes and returns some, or none at the end. It raises what the stream would, or OSError."""
+    file = file_of(stream)
+    if file is None:
+        return lambda: stream.receive_some(READ_SIZE)
+    wait_readable, read = trio.lowlevel.wait_readable, os.read
+
+    async def receive_some() -> bytes:
+        while True:
+            await wait_readable(file)
+            try:
+                return read(file, READ_SIZE)
+            except BlockingIOError:  # announced in vain
+                continue
+
+    return receive_some
+
+
+def write_at_once(file: int, data: bytes) -> int:
+    """Write what the kernel takes now. Returns how many bytes; 0 also for a connection that is lost: others will notice."""
+    try:
+        return os.write(file, data)
+    except OSError:
+        return 0

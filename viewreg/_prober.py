@@ -3,7 +3,7 @@
 Rules:
 * A probe may raise, hang or return nonsense: each becomes a `Verdict` with a reason. What is no `Exception` passes.
 * No verdict, which is None, means: no evidence. So it is when the probe never got a stream to send its call on, and
-  when its connection was lost meanwhile. What has arrived while this process was stalled counts, also if it is late.
+  when its connection was lost meanwhile, and when something arrives late that this process was too busy to hear.
 """
 
 from __future__ import annotations
@@ -53,35 +53,38 @@ class Closable(Protocol):
         """Clean up."""
 
 
-class Unsent(Protocol):
-    """Counts the probes that never got a stream."""
+class Line(Protocol):
+    """What tells whether silence means anything."""
 
-    probes_unsent: int
+    @property
+    def probes_unsent(self) -> int:
+        """How many probes never got a stream to send their call on."""
+        ...
+
+    @property
+    def heard(self) -> float:
+        """When something was last heard, in Trio's time."""
+        ...
 
 
 async def ask(
-    probe: Probe[F], channel: Channel, scope: trio.CancelScope, seconds: float, unsent: Unsent
+    probe: Probe[F], channel: Channel, line: Line, scope: trio.CancelScope, seconds: float, *, doubt: bool
 ) -> Verdict[F] | None:
-    """Ask once, for at most `seconds`. Whoever cancels `scope` wants no verdict."""
-    unsent_before = unsent.probes_unsent
-    verdict: Verdict[F] | None = None
-    timed_out = False
+    """Ask once, for at most `seconds`. Whoever cancels `scope` wants no verdict.
 
-    async def limit() -> None:
-        nonlocal timed_out
-        await trio.sleep(seconds)
+    With `doubt`, silence counts only if nothing arrives late: after this process was stalled, the answer may be there.
+    """
+    unsent, due = line.probes_unsent, trio.current_time() + seconds
+    scope.deadline = due
+    with scope:
+        return await _ask(probe, channel)
+    if trio.current_time() < due or line.probes_unsent != unsent:
+        return None
+    if doubt:
         await let_readers_drain()
-        timed_out = True
-        scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(limit)
-        with scope:
-            verdict = await _ask(probe, channel)
-        nursery.cancel_scope.cancel()
-    if verdict is None and timed_out and unsent.probes_unsent == unsent_before:
-        return Verdict(Event.PROBE_FAILED, f"no answer within {seconds:g} s")
-    return verdict
+        if line.heard >= due:
+            return None
+    return Verdict(Event.PROBE_FAILED, f"no answer within {seconds:g} s")
 
 
 async def _ask(probe: Probe[F], channel: Channel) -> Verdict[F]:

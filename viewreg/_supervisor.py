@@ -174,12 +174,16 @@ class Supervisor(Generic[F]):
         watch = getattr(self._probe, "watch", None)
         if watch is not None:
             await self._follow(connection, watch)
+        doubt = True
         while self._connection is connection:
             self._attempted = started = trio.current_time()
             self._asking = trio.CancelScope()
-            verdict = await ask(self._probe, self._probe_channel, self._asking, config.probe_timeout, self.subchannel)
+            verdict = await ask(
+                self._probe, self._probe_channel, self.subchannel, self._asking, config.probe_timeout, doubt=doubt
+            )
             if self._connection is not connection:
                 return
+            doubt = verdict is not None  # a second silence in a row is believed, whatever else is heard
             if verdict is None:  # no evidence of anything: ask again
                 continue
             self._judge(verdict)

@@ -32,6 +32,7 @@ _MEMO_ENTRY: Final = 1024  # bytes; longer blocks carry what changes from call t
 _DEFAULT_TABLE_SIZE: Final = 4096  # bytes, before the peer has signalled another (RFC 9113, 6.5.2)
 
 TABLE_SIZE_ZERO: Final = b"\x20"  # what the first block of every connection begins with (RFC 7541, 6.3)
+_KIND: Final = 0xE0  # the bits that tell a change of the table's size from a header field
 
 # hpack 3 reads a number of any length, in time that grows with its square. No honest block has such a run of bytes.
 _MAX_INTEGER: Final = 1024  # bytes
@@ -110,18 +111,14 @@ class HeaderDecoder:
 
     def decode(self, block: bytes) -> HeaderBlock:
         """The fields of one whole block, in order. Raises ConnectionFailedError: HPACK state is then lost for good."""
-        if block.startswith(TABLE_SIZE_ZERO):
+        if block[:1] == TABLE_SIZE_ZERO:
             self._stateless, self._decoder, block = True, None, block[1:]
-        if self._stateless and not _changes_table_size(block):
+        if self._stateless and (not block or block[0] & _KIND != TABLE_SIZE_ZERO[0]):
             return _decode_stateless(block) if len(block) <= _MEMO_ENTRY else _judge(_decode(_decoder(0), block))
         if self._decoder is None:
             self._decoder = _decoder(0 if self._stateless else _DEFAULT_TABLE_SIZE)
             self._stateless = False
         return _judge(_decode(self._decoder, block))
-
-
-def _changes_table_size(block: bytes) -> bool:
-    return len(block) > 0 and block[0] & 0xE0 == TABLE_SIZE_ZERO[0]
 
 
 def _decoder(table_size: int) -> Decoder:

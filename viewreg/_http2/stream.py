@@ -35,7 +35,7 @@ class Stream:
     )  # fmt: skip
 
     def __init__(self, wake: Callable[[], None], max_message_size: int) -> None:
-        self.wake: Final = wake  # for the owner's use; the protocol never calls it
+        self.wake = wake  # for the owner's use; the protocol never calls it
         self.id = 0  # given when the stream is opened
         self.headers: HeaderList | None = None  # of the final response, 1xx are dropped
         self.trailers: HeaderList | None = None  # the same object as `headers` for a trailers-only response

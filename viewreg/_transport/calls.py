@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from viewreg._transport.metadata import Metadata
-from viewreg._transport.status import CallError, InternalError
+from viewreg._transport.status import CallError
 from viewreg._transport.streams import MessageStream, Pump, Req, Res, ResponseStream, decode, encode
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ class UnaryUnary(_Call[Req, Res]):
         The enclosing cancel scope's deadline goes to the server. Raises `CallError`. Cancelled, the server is told.
         """
         exchange = self._channel.exchange(self._path, metadata, encode(message))
-        return self._decode(exchange, await _single_answer(exchange))
+        return self._decode(exchange, await exchange.single_answer())
 
     async def with_metadata(self, message: Req, *, metadata: MetadataLike | None = None) -> Response[Res]:
         """The same, and the metadata that came with the answer."""
         exchange = self._channel.exchange(self._path, metadata, encode(message))
-        answer = self._decode(exchange, await _single_answer(exchange))
+        answer = self._decode(exchange, await exchange.single_answer())
         return Response(answer, exchange.initial_metadata, exchange.trailing_metadata)
 
 
@@ -122,7 +122,7 @@ class StreamUnary(_Call[Req, Res]):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump.run)
             try:
-                answer = await _single_answer(exchange)
+                answer = await exchange.single_answer()
             except CallError as error:  # raised outside: the nursery would make a group of it
                 answer = error
             pump.scope.cancel()
@@ -156,17 +156,3 @@ class StreamStream(_Call[Req, Res]):
             return self._channel.open_message_stream(self._path, self._response_type, metadata)
         exchange = self._channel.exchange(self._path, metadata, None)
         return ResponseStream(exchange, self._response_type, Pump(exchange, messages))
-
-
-async def _single_answer(exchange: Exchange) -> bytes:
-    """Start the call, and wait for exactly one answer and a good end."""
-    try:
-        await exchange.start()
-        answer = await exchange.receive_next()
-        if answer is None:
-            raise InternalError("the server said OK and sent no answer", endpoint=exchange.endpoint)
-        if await exchange.receive_next() is not None:
-            raise InternalError("the server sent more than one answer", endpoint=exchange.endpoint)
-        return answer
-    finally:
-        exchange.cancel()

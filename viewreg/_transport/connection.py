@@ -71,7 +71,7 @@ class Connection:
         self._writer: Final = Writer(stream, self.http2, self._wake_blocked)
         self._blocked: dict[Sender, None] = {}  # in the order in which they began to wait
         self._write_error = ""
-        self._heard = trio.current_time()  # written by the reader
+        self.heard = trio.current_time()  # when the server last said something; written by the reader
         self._scope: Final = trio.CancelScope()
         self._crowd = 0  # calls that were open when the server was last heard
         self._silent = False  # set when a PING is queued; unset by the reader
@@ -85,7 +85,7 @@ class Connection:
         rest = self.http2.open_stream(stream, block, body, room)
         if rest is not None:
             self._blocked[sender] = None
-        self._writer.flush(at_once=self._crowd <= 1 and len(self.http2.streams) == 1)
+        self._flush()
         return rest
 
     def send(self, stream: Stream, data: memoryview, sender: Sender, *, end_stream: bool) -> memoryview | None:
@@ -94,19 +94,19 @@ class Connection:
         rest = self.http2.send_data(stream, data, end_stream=end_stream, limit=room)
         if rest is not None:
             self._blocked[sender] = None
-        self._writer.flush()
+        self._flush()
         return rest
 
     def end_request(self, stream: Stream) -> None:
         """Half-close a call."""
         self.http2.end_request(stream)
-        self._writer.flush()
+        self._flush()
 
     def reset(self, stream: Stream, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """End a call from this side. Does nothing if it is over."""
         if stream.id in self.http2.streams:
             self.http2.reset_stream(stream, code)
-            self._writer.flush()
+            self._flush()
             if self.http2.going_away and not self.http2.streams:
                 self.close("the connection was drained")
             else:
@@ -120,18 +120,18 @@ class Connection:
         """The message at the stream's head; its bytes are given back to the server as window."""
         message = self.http2.take_message(stream)
         if self.http2.outbox_size:
-            self._writer.flush()
+            self._flush()
         return message
 
     # -- life --
 
     async def run(self) -> None:
         """Read and write until the connection is lost, drained or cancelled. Raises nothing that the peer causes."""
-        self._writer.flush()  # the preface is waiting
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
+                    self._writer.begin(lambda: nursery.start_soon(self._write))
+                    self._flush()  # the preface
                     nursery.start_soon(self._keep_alive)
                     try:
                         await self._read()
@@ -165,7 +165,7 @@ class Connection:
             if not data:
                 self._lose("the server closed the connection")
                 return
-            self._heard = trio.current_time()
+            self.heard = trio.current_time()
             self._silent = False
             self._crowd = len(http2.streams)
             try:
@@ -184,7 +184,7 @@ class Connection:
                 elif isinstance(event, GoAway) and not self._go_away(event):
                     return
             if http2.outbox_size:
-                self._writer.flush()
+                self._flush()
             if events:
                 self._owner.slots_freed(self)
             if http2.going_away and not http2.streams:
@@ -212,9 +212,9 @@ class Connection:
         """Ask after silence; end the connection if there is no answer."""
         interval, timeout = self._keepalive_interval, self._config.keepalive_timeout
         while True:
-            await trio.sleep_until(self._heard + interval)
+            await trio.sleep_until(self.heard + interval)
             await let_readers_drain()
-            if trio.current_time() < self._heard + interval:
+            if trio.current_time() < self.heard + interval:
                 continue
             if self._pings >= PINGS_BETWEEN_ANSWERS:
                 await trio.sleep(interval)
@@ -223,7 +223,7 @@ class Connection:
             self._silent = True
             asked = trio.current_time()
             self.http2.ping(b"viewreg\0")
-            self._writer.flush()
+            self._flush()
             await trio.sleep(timeout)
             if self._writer.caught_up < asked:
                 await trio.sleep(timeout)  # the PING could not leave: the time for its answer has hardly begun
@@ -231,6 +231,10 @@ class Connection:
             if self._silent:
                 self.close(f"no answer to a keepalive PING within {timeout:g} s")
                 return
+
+    def _flush(self) -> None:
+        """Have sent what is in the outbox: at once, unless others have something to send that can leave together."""
+        self._writer.flush(at_once=self._crowd <= 1 and len(self.http2.streams) <= 1 and not self._blocked)
 
     def _wake_blocked(self) -> None:
         if self._blocked:

@@ -49,6 +49,10 @@ REPLAY_LIMIT: Final = 64 * 1024  # bytes of a streamed request that are kept for
 _HEAD_SIZE: Final = 512  # bytes that the constant fields count at most in a header list
 
 
+def _nobody() -> None:
+    """Whom a stream wakes after its call was left."""
+
+
 def timeout_text(seconds: float) -> bytes:
     """The value of grpc-timeout, rounded up in the finest unit that fits."""
     for unit, size in _TIMEOUT_UNITS:
@@ -104,10 +108,7 @@ class Exchange:
         A checkpoint only if the enclosing scope has expired: then nothing is sent.
         """
         self.deadline = trio.current_effective_deadline()
-        if self.probe:
-            # Who probes measures the time otherwise, to be fair to a server that a stalled client does not hear.
-            self.deadline = min(self.deadline, trio.current_time() + self._subchannel.config.probe_timeout)
-        if self.deadline <= trio.current_time():
+        if self.deadline != math.inf and self.deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()
             raise DeadlineExceededError("the deadline had passed before the call began", endpoint=self.endpoint)
         self._subchannel.submit(self)
@@ -147,14 +148,32 @@ class Exchange:
         """Nothing more will arrive."""
         return self._error is not None or self.stream.ended
 
+    async def single_answer(self) -> bytes:
+        """Start the call, wait for exactly one answer and a good end, and leave it in any case. Raises `CallError`."""
+        answer: bytes | None = None
+        try:
+            await self.start()
+            while True:
+                if self.stream.has_message:
+                    if answer is not None:
+                        raise InternalError("the server sent more than one answer", endpoint=self.endpoint)
+                    assert self.connection is not None
+                    answer = self.connection.take_message(self.stream)
+                elif self.ended:
+                    break
+                else:
+                    await self._reading.sleep()
+            await self.check()
+        finally:
+            self.cancel()
+        if answer is None:
+            raise InternalError("the server said OK and sent no answer", endpoint=self.endpoint)
+        return answer
+
     async def receive(self) -> bytes | None:
         """The next message; None at a good end. Raises `CallError` at a bad one. A checkpoint."""
         if self.stream.has_message or self.ended:
             await trio.lowlevel.checkpoint()
-        return await self.receive_next()
-
-    async def receive_next(self) -> bytes | None:
-        """`receive`, but no checkpoint if there is nothing to wait for."""
         while True:
             if self.stream.has_message:
                 assert self.connection is not None
@@ -202,6 +221,7 @@ class Exchange:
         self._rest = self._sent = None
         if not self.ended:
             self.give_up(InternalError("the call was left", endpoint=self.endpoint))
+        self.stream.wake = _nobody  # or stream and exchange would hold each other until the garbage collector comes
 
     @property
     def initial_metadata(self) -> Metadata:

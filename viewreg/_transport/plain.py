@@ -28,7 +28,7 @@ def file_of(stream: trio.abc.Stream) -> int | None:
 
 
 def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearray]]:
-    """A function that waits for bytes and returns some, or none at the end. It raises what the stream would, or OSError."""
+    """A function that waits for bytes and returns some, or none at the end. It raises like the stream, or OSError."""
     file = file_of(stream)
     if file is None:
         return lambda: stream.receive_some(READ_SIZE)
@@ -46,7 +46,7 @@ def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearra
 
 
 def write_at_once(file: int, data: bytes) -> int:
-    """Write what the kernel takes now. Returns how many bytes; 0 also for a connection that is lost: others will notice."""
+    """Write what the kernel takes now. Returns how many bytes; 0 also if the connection is lost: others will notice."""
     try:
         return os.write(file, data)
     except OSError:

@@ -104,6 +104,11 @@ class Subchannel:
         self.spawn(submit_later)
 
     @property
+    def heard(self) -> float:
+        """When the current connection last heard something, in Trio's time."""
+        return -math.inf if self._connection is None else self._connection.heard
+
+    @property
     def wanted(self) -> bool:
         """Whether calls wait here."""
         return bool(self._probes or self._calls)
@@ -162,6 +167,8 @@ class Subchannel:
 
     def start_queued(self) -> None:
         """Begin as many queued calls as there are free streams."""
+        if not self.wanted:
+            return
         connection = self._connection
         for queue in (self._probes, self._calls):
             while queue and connection is not None and connection.http2.free_streams > 0:

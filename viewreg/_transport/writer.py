@@ -33,22 +33,31 @@ class Writer:
         self._emptied: Final = emptied
         self._work: Final = Wakeup()
         self._scope: Final = trio.CancelScope(shield=True)
-        self._idle = False  # `run` sleeps, and nothing that it has taken is still unsent
+        self._start: Callable[[], None] | None = None  # starts `run`; taken when it does
+        self._idle = True  # nothing that was taken from the outbox is still unsent
         self._closing = False
         self._unsent = b""  # what the kernel did not take of a write at once
-        self._file: Final = file_of(stream)
+        self._file = file_of(stream)  # while `run` runs
+
+    def begin(self, start: Callable[[], None]) -> None:
+        """Let writing begin. `start` starts `run` in a task, when first something cannot leave at once."""
+        self._start = start
 
     def flush(self, *, at_once: bool = False) -> None:
         """See to it that the outbox is sent. `at_once`: in this very step, if it can be."""
         if at_once and self._idle and self._file is not None:
             self._write_now(self._file)
         else:
-            self._work.wake()
+            self._wake()
 
     def close(self, deadline: float) -> None:
         """Let `run` end when the outbox is empty, or at `deadline` at the latest."""
+        if self._start is not None:
+            self._start = None  # `run` was never needed, and is not needed for the last words
+            self.flush(at_once=True)
         self._closing = True
         self._scope.deadline = deadline
+        self._file = None  # it may soon be another's
         self._work.wake()
 
     async def run(self) -> str:
@@ -59,6 +68,7 @@ class Writer:
         with self._scope:
             try:
                 while True:
+                    self._idle = False
                     while self._unsent or self._http2.outbox_size:
                         data, self._unsent = self._unsent + self._http2.take_outbox(), b""
                         self._emptied()
@@ -67,10 +77,7 @@ class Writer:
                     if self._closing:
                         return ""
                     self._idle = True
-                    try:
-                        await self._work.sleep()
-                    finally:
-                        self._idle = False
+                    await self._work.sleep()
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
                 return describe(error)
         return ""
@@ -80,6 +87,13 @@ class Writer:
         written = write_at_once(file, data)
         if written < len(data):
             self._unsent, self._idle = data[written:], False
-            self._work.wake()
+            self._wake()
         else:
             self.caught_up = trio.current_time()
+
+    def _wake(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            start()
+        else:
+            self._work.wake()

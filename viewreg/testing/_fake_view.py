@@ -178,9 +178,14 @@ class FakeView:
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop its process in the middle of whatever it does: SIGSTOP. The kernel still answers for its sockets."""
+        """Stop its process in the middle of whatever it does: SIGSTOP. The kernel still answers for its sockets.
+
+        It stands still when this returns, which takes a moment that is not worth an await.
+        """
         self._frozen = self.running
         self._signal(signal.SIGSTOP)
+        if self._frozen:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on: SIGCONT."""

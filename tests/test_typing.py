@@ -1,0 +1,66 @@
+"""What type checkers make of the public interface: `nox -s typing` reads these, and they run."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, assert_type
+
+from fleet import open_fleet
+from viewreg import (
+    Change,
+    Channel,
+    Feature,
+    ProbeResult,
+    Registry,
+    Response,
+    ResponseStream,
+    Snapshot,
+    StaticLocator,
+    View,
+    open_registry,
+)
+from viewreg.rpc import CarouselRequest, CarouselResult, DiagnosticsStub, StatsRequest, StatsResult
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+class Mine(enum.Flag):
+    SEARCH = enum.auto()
+
+
+class MyProbe:
+    no_features = Mine(0)
+
+    async def __call__(self, channel: Channel) -> ProbeResult[Mine]:
+        return ProbeResult(Mine.SEARCH)
+
+
+async def test_the_default_registry(autojump_clock: MockClock) -> None:
+    """Without a probe of one's own everything is about `Feature`, and answers have the types of the proto."""
+    async with open_fleet() as fleet, open_registry(StaticLocator(["a:1"]), dial=fleet.dial) as registry:
+        assert_type(registry, Registry[Feature])
+        snapshot = await registry.wait_until(lambda s: bool(s.healthy_views(Feature.DIAGNOSTICS)))
+        assert_type(snapshot, Snapshot[Feature])
+        view = snapshot.healthy_views()[0]
+        assert_type(view, View[Feature])
+        assert_type(view.stub(DiagnosticsStub), DiagnosticsStub)
+        answer = await view.diagnostics().stats(StatsRequest())
+        assert_type(answer, StatsResult)
+        response = await view.diagnostics().stats.with_metadata(StatsRequest(), metadata={"x-a": "1"})
+        assert_type(response, Response[StatsResult])
+        assert_type(view.carousel().ride(CarouselRequest()), ResponseStream[CarouselResult])
+        async for change in registry.changes():
+            assert_type(change, Change[Feature])
+            break
+
+
+async def test_a_registry_of_ones_own(autojump_clock: MockClock) -> None:
+    """With a probe of one's own everything is about its flag."""
+    async with (
+        open_fleet() as fleet,
+        open_registry(StaticLocator(["a:1"]), probe=MyProbe(), dial=fleet.dial) as registry,
+    ):
+        assert_type(registry, Registry[Mine])
+        snapshot = await registry.wait_until(lambda s: bool(s.healthy_views(Mine.SEARCH)))
+        assert_type(snapshot.views[0].features, Mine)

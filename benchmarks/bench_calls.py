@@ -1,7 +1,8 @@
 """What a unary call costs the client, beside grpcio's asyncio client and plain purerpc: CPU by getrusage, as ratios.
 
 Every client runs in a process of its own, against one server, in turn; after a warm-up each measures itself. Medians of
-several rounds are printed, and the medians of each round's ratios: the speed of a machine drifts. `python benchmarks/bench_calls.py [--rounds N] [--calls N]`
+several rounds are printed, and the medians of each round's ratios: the speed of a machine drifts. With viewreg and its
+`test` extra installed: `python benchmarks/bench_calls.py [--rounds N] [--calls N] [--quick]`
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent import futures
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the tree, without installing it
 
 METHOD = "/rpc.Diagnostics/stats"
 CLIENTS = ("viewreg", "grpcio", "purerpc")
@@ -28,9 +26,11 @@ Call = Callable[[], Awaitable[object]]
 
 
 def main() -> None:
+    """Play the part that the command line gives."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--calls", type=int, default=3000)
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
     parser.add_argument("--role", choices=("server", *CLIENTS), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -38,6 +38,8 @@ def main() -> None:
         serve()
     elif options.role:
         print(json.dumps(CLIENT[options.role](options.port, options.calls)))
+    elif options.quick:
+        compare(1, 200)
     else:
         compare(options.rounds, options.calls)
 
@@ -45,14 +47,15 @@ def main() -> None:
 def compare(rounds: int, calls: int) -> None:
     """Run the clients in turn, and print the table."""
     program = [sys.executable, __file__]
-    with subprocess.Popen([*program, "--role", "server"], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as server:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*program, "--role", "server"], stdout=pipe, stdin=pipe, text=True) as server:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         found: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
         for _ in range(rounds):
             for client in CLIENTS:
                 command = [*program, "--role", client, "--port", port, "--calls", str(calls)]
-                found[client].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+                found[client].append(json.loads(subprocess.run(command, check=True, stdout=pipe).stdout))
         server.kill()
     print(f"client CPU per unary call, microseconds, medians of {rounds} rounds of {calls} calls")
     print(f"{'':12}{'sequential':>12}{f'{CONCURRENT} at once':>14}")
@@ -63,8 +66,9 @@ def compare(rounds: int, calls: int) -> None:
     for client, median in medians.items():
         print(f"{client:12}{median['sequential']:12.1f}{median['concurrent']:14.1f}")
     for client in CLIENTS[1:]:
+        rounds_of_both = list(zip(found["viewreg"], found[client], strict=True))
         ratios = {
-            key: statistics.median(ours[key] / theirs[key] for ours, theirs in zip(found["viewreg"], found[client], strict=True))
+            key: statistics.median(ours[key] / theirs[key] for ours, theirs in rounds_of_both)
             for key in ("sequential", "concurrent")
         }
         print(f"{'/ ' + client:12}{ratios['sequential']:12.2f}{ratios['concurrent']:14.2f}")
@@ -93,7 +97,9 @@ def cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def measure_trio(call_with: Callable[[Callable[[Call], Awaitable[None]]], Awaitable[None]], calls: int) -> dict[str, float]:
+def measure_trio(
+    call_with: Callable[[Callable[[Call], Awaitable[None]]], Awaitable[None]], calls: int
+) -> dict[str, float]:
     """Measure calls in a Trio program."""
     import trio
 
@@ -120,13 +126,13 @@ def measure_trio(call_with: Callable[[Callable[[Call], Awaitable[None]]], Awaita
 
 def viewreg_client(port: int, calls: int) -> dict[str, float]:
     """Our channel, under purerpc's generated stub."""
-    from viewreg import ProbeResult, Feature, open_registry
+    from viewreg import Feature, ProbeResult, open_registry
     from viewreg.rpc import StatsRequest
 
     class Nothing:
         no_features = Feature(0)
 
-        async def __call__(self, _channel: object) -> ProbeResult[Feature]:
+        async def __call__(self, channel: object) -> ProbeResult[Feature]:  # noqa: ARG002 (it asks nothing)
             return ProbeResult(Feature.DIAGNOSTICS)
 
     async def call_with(measure: Callable[[Call], Awaitable[None]]) -> None:
@@ -140,19 +146,21 @@ def viewreg_client(port: int, calls: int) -> dict[str, float]:
 
 def purerpc_client(port: int, calls: int) -> dict[str, float]:
     """Plain purerpc: its own channel under the same stub."""
-    from viewreg.rpc import DiagnosticsStub, StatsRequest
     import purerpc
+
+    from viewreg.rpc import DiagnosticsStub, StatsRequest
 
     async def call_with(measure: Callable[[Call], Awaitable[None]]) -> None:
         async with purerpc.insecure_channel("127.0.0.1", port) as channel:
-            stub = DiagnosticsStub(channel)
+            its_own: Any = channel
+            stub = DiagnosticsStub(its_own)
             await measure(lambda: stub.stats(StatsRequest()))
 
     return measure_trio(call_with, calls)
 
 
 def grpcio_client(port: int, calls: int) -> dict[str, float]:
-    """grpcio's asyncio client, on the C core."""
+    """The asyncio client of grpcio, on the C core."""
     import grpc.aio
 
     from viewreg.rpc.views_pb2 import StatsRequest, StatsResult

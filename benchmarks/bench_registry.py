@@ -1,7 +1,8 @@
 """What a large registry costs: CPU and memory for each view, reading it, and one change of it.
 
 One grpcio server process listens on as many ports as there are views. CPU is this process's own, by getrusage; memory
-is the growth of its resident set. `python benchmarks/bench_registry.py [--views N] [--rounds N]`
+is the growth of its resident set. With viewreg and its `test` extra installed:
+`python benchmarks/bench_registry.py [--views N] [--rounds N] [--quick]`
 """
 
 from __future__ import annotations
@@ -17,12 +18,9 @@ import time
 from concurrent import futures
 from pathlib import Path
 
+import attrs
 import trio
 import trio.testing
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the tree, without installing it
-
-import attrs
 
 from viewreg import Feature, Registry, open_registry
 
@@ -31,12 +29,16 @@ CHANGES = 2000
 
 
 def main() -> None:
+    """Play the part that the command line gives."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--views", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--role", choices=("server", "client"), help=argparse.SUPPRESS)
     parser.add_argument("--uri", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="one round of few views, to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.views, options.rounds = 50, 1
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * options.views + 500
     if soft < wanted:
@@ -70,9 +72,9 @@ def serve(ports: int) -> None:
     """A grpcio server on many ports; ends with its standard input."""
     import grpc
 
-    from viewreg.rpc import CarouselHashPartitionRequest, StatsResult
+    from viewreg.rpc import CarouselHashPartitionRequest, KeyEncodingSPO, StatsResult
 
-    partition = CarouselHashPartitionRequest(start=0, end=0, encoding=1)
+    partition = CarouselHashPartitionRequest(start=0, end=0, encoding=KeyEncodingSPO)
     answer = StatsResult(viewType="diskview/bench", hashPartition=partition).SerializeToString()
     handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
@@ -85,6 +87,7 @@ def serve(ports: int) -> None:
 
 
 async def client(uri: str, views: int) -> None:
+    """Open a registry, measure, and print what was found."""
     found: dict[str, float] = {}
     await healthy("static:///" + uri.removeprefix("static:///").split(",")[0], 1)  # imports, caches
     gc.collect()
@@ -108,6 +111,7 @@ async def client(uri: str, views: int) -> None:
 
 
 async def healthy(uri: str, views: int) -> None:
+    """Open a registry until all its views are healthy, and leave it."""
     async with open_registry(uri) as registry:
         await registry.wait_until(lambda snapshot: len(snapshot.healthy_views()) == views)
 

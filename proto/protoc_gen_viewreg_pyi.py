@@ -83,9 +83,7 @@ def _stub_file(file: FileDescriptorProto, types: dict[str, FileDescriptorProto])
     yield "import purerpc  # type: ignore[import-untyped, unused-ignore]"
     for name in sorted(used):
         yield f"import {_module(used[name], '_pb2')} as {_alias(used[name])}"
-    if calls:
-        yield f"from viewreg._transport.calls import {', '.join(sorted(calls))}"
-    yield "from viewreg._transport.channel import Channel"
+    yield f"from viewreg import {', '.join(sorted({'Channel', *calls}))}"
     for position, service in enumerate(file.service):
         yield from _servicer(service, types, comments, (_FILE_SERVICES, position))
         yield from _stub(service, types, comments, (_FILE_SERVICES, position))
@@ -141,7 +139,7 @@ def _init_file(files: list[FileDescriptorProto]) -> Iterator[str]:
     yield f'"""Messages, stubs and servicers of {", ".join(file.name for file in files)}. Generated, do not edit."""'
     yield ""
     yield "# First, because purerpc cannot be imported beside h2 4 without it."
-    yield "import viewreg._transport.purerpc"
+    yield "import viewreg"
     exported: list[str] = []
     for file in files:
         messages = [*(message.name for message in file.message_type), *(enum.name for enum in file.enum_type)]

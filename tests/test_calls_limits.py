@@ -117,6 +117,7 @@ async def test_a_compressed_message_fails_its_call_alone(autojump_clock: object,
         await peer.expect("HEADERS", stream_id=3)
         await peer.send(headers(1), data(1, message(b"", compressed=True)))
         assert (await peer.expect("RST_STREAM", stream_id=1)).code == ErrorCode.CANCEL
+        await wait_all_tasks_blocked()
         assert len(errors) == 1
         # What was on its way is dropped; the other call is answered.
         await peer.send(data(1, message(b"x")), trailers(1))

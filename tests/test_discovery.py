@@ -106,7 +106,7 @@ BAD_STEPS = [
     [Endpoint("b", 1)],
     Discovery(1, (Endpoint("b", 1),)),
     Discovery(0, ()),
-    Discovery(-7, ()),
+    Discovery(0, ()),
     one_bad_item,
 ]
 

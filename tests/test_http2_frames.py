@@ -147,7 +147,7 @@ CONNECTION_ERRORS: Final = [
     ("table size past the limit", frame("HEADERS", END_HEADERS, 1, b"\x3f\xe2\x1f"), COMPRESSION_ERROR),
     ("headers unreadable, stream over", frame("HEADERS", END_HEADERS, 7, b"\x80"), COMPRESSION_ERROR),
     ("header list too large", frame("HEADERS", 4, 1, b"\x88" + b"\x90" * 2000), ENHANCE_YOUR_CALM),
-    ("a number without end", frame("HEADERS", 4, 1, b"\x00\x7f" + b"\xff" * 9000), ENHANCE_YOUR_CALM),
+    ("a number without end", frame("HEADERS", 4, 1, b"\x00\x7f" + b"\xff" * 9000), COMPRESSION_ERROR),
     (
         "header block without end",
         frame("HEADERS", 0, 1) + frame("CONTINUATION", 0, 1, bytes(16_000)) * 5,

@@ -137,6 +137,18 @@ def test_any_servers_blocks_are_read(blocks: list[tuple[bool, list[tuple[bytes, 
         assert list(decoder.decode(encoded).fields) == fields
 
 
+@pytest.mark.parametrize("empty_table", [False, True])
+def test_long_text_in_huffmans_code_is_no_number(empty_table: bool) -> None:
+    """Some characters are all bits set in Huffman's code: a long text of them is legal, and read."""
+    encoder: Any = hpack.Encoder()
+    if empty_table:
+        encoder.header_table_size = 0
+    fields = [(b"grpc-status", b"5"), (b"grpc-message", b"X" * 5000), (b"x-more", b"&" * 3000)]
+    encoded = encoder.encode(fields, huffman=True)
+    assert headers_module._SUSPICIOUS_RUN.search(encoded)
+    assert list(HeaderDecoder().decode(encoded).fields) == fields
+
+
 def test_the_memory_of_blocks_is_bounded() -> None:
     """A server whose every block is new fills no memory, and long blocks are not remembered."""
     decoder = HeaderDecoder()

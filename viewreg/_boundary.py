@@ -12,12 +12,15 @@ import errno
 import os
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_CLOSE_TIME: Final = 1.0  # seconds
+_DRAIN_PASSES: Final = 5  # scheduler passes: enough to poll the network, to read, and to wake whom it concerns
 
 
 @contextmanager
@@ -30,6 +33,20 @@ def only_cancelled() -> Iterator[None]:
         if cancelled is None or others is None or others.split(Exception)[1] is not None:
             raise
         raise cancelled from None
+
+
+async def close_iterator(iterator: object) -> None:
+    """Let an iterator of a user's clean up, if it can, for a second. Shielded; what it raises comes out."""
+    aclose = getattr(iterator, "aclose", None)
+    if aclose is not None:
+        with trio.move_on_after(_CLOSE_TIME, shield=True):
+            await aclose()
+
+
+async def let_readers_drain() -> None:
+    """Before a server is blamed for silence: let readers take what has arrived while this process was busy."""
+    for _ in range(_DRAIN_PASSES):
+        await trio.lowlevel.checkpoint()
 
 
 def describe(error: BaseException) -> str:

@@ -90,7 +90,9 @@ class Config:
     )
     """Seconds without a byte from the server after which it is sent a PING; ``math.inf`` sends none.
 
-    Without PINGs a server that froze is noticed by its next probe. The original waits 10 s.
+    At most two are sent between two answers to calls or probes, for servers count them; after that one each 300 s. So
+    with probes that are rarer than twice this, and without PINGs at all, a server that froze is noticed by its next
+    probe. The original waits 10 s.
     """
 
     keepalive_timeout: float = attrs.field(default=2.0, converter=as_float, validator=_seconds)

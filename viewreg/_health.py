@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
+_LONGEST_REASON: Final = 200  # characters of a reason that are kept: a hostile server may send 64 KiB each second
+
 NEEDS_PARTITION: Final = Feature.CAROUSEL | Feature.HASH_PO | Feature.HASH_SP
 
 
@@ -52,6 +54,7 @@ class Event(enum.Enum):
     PROBE_OK = "probe answered"
     PROBE_NOT_SERVING = "not serving"
     PROBE_FAILED = "probe failed"
+    PROBE_NOT_SENT = "probe not sent"
     PROBE_NOT_UNDERSTOOD = "probe not understood"
     REMOVED = "removed"
 
@@ -100,6 +103,7 @@ _TRANSITIONS: Final[dict[tuple[Connectivity, Event], Connectivity]] = {
     (_S.READY, Event.PROBE_OK): _S.READY,
     (_S.READY, Event.PROBE_NOT_SERVING): _S.READY,
     (_S.READY, Event.PROBE_FAILED): _S.READY,
+    (_S.READY, Event.PROBE_NOT_SENT): _S.READY,
     (_S.READY, Event.PROBE_NOT_UNDERSTOOD): _S.READY,
     (_S.READY, Event.LOST): _S.TRANSIENT_FAILURE,
     # Make before break: the view stays as it is until the first replacement is there, or fails.
@@ -135,10 +139,6 @@ class Health(Generic[F]):
             and self.features == other.features
             and self.partition == other.partition
         )
-
-    def allows(self, event: Event) -> bool:
-        """Whether the event can happen in this state."""
-        return (self.connectivity, event) in _TRANSITIONS
 
     def after(
         self, event: Event, *, rise: int, fall: int, no_features: F, result: ProbeResult[F] | None = None
@@ -198,6 +198,7 @@ class History:
 
     def add(self, what: Event, why: str, now: float) -> bool:
         """Note it. Returns whether it is news: the last entry's repetition is not, and is only counted."""
+        why = reason_text(why)
         last = self._entries[-1] if self._entries else None
         if last is not None and last.what is what and last.why == why:
             self._entries[-1] = HistoryEntry(what, why, last.when, last.wall, last.times + 1, now)
@@ -212,3 +213,9 @@ class History:
     def reason(self) -> str:
         """Why the endpoint is as it is: its last entry's text."""
         return str(self._entries[-1]) if self._entries else ""
+
+
+def reason_text(why: str) -> str:
+    """What a server, a probe or an exception said, fit for one line of a log: nothing invisible, and not too long."""
+    text = "".join([char if char.isprintable() else repr(char)[1:-1] for char in why[:_LONGEST_REASON]])
+    return text if len(why) <= _LONGEST_REASON else f"{text} ..."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from attrs import field, frozen
 
 from viewreg._endpoint import Endpoint
-from viewreg._errors import InvalidTypeError, check_type
+from viewreg._errors import InvalidTypeError, check_int, check_type
 from viewreg._watch import Watched
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def _all_endpoints(
             raise InvalidTypeError(f"endpoint {endpoint!r}: expected an Endpoint")
 
 
-def _version(_instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-    if type(value) is not int:
-        raise InvalidTypeError(f"{attribute.name} {value!r}: expected an int")
+def _version(_instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    check_int(attribute.name, value, 0)
 
 
 @frozen
@@ -46,7 +45,7 @@ class Discovery:
     """One whole list of endpoints, as a locator found it. One bad item makes the whole list invalid."""
 
     version: int = field(validator=_version)
-    """Above the version of every earlier list of the same locator."""
+    """0 or more, and above the version of every earlier list of the same locator."""
 
     endpoints: tuple[Endpoint, ...] = field(converter=_endpoints, validator=_all_endpoints)
     """In any order. If two have the same host and port, the later one counts."""

@@ -114,7 +114,7 @@ async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
     registry = services.registry = Registry(services.probe.no_features, services.supervise)
     body_error: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(services.run)
             try:
                 await services.started.wait()
@@ -122,8 +122,10 @@ async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
             except BaseException as error:  # noqa: BLE001 (held back, and raised again below)
                 body_error = error
             finally:
-                registry._close()  # noqa: SLF001 (the other half of this module)
-                services.scope.cancel()
+                try:
+                    registry._close()  # noqa: SLF001 (its writing side is for here)
+                finally:  # also if Ctrl-C comes just then
+                    services.scope.cancel()
     except BaseExceptionGroup as group:
         # Only bugs come here: the body's error is held back, and what servers do is no exception.
         bugs = group.split(trio.Cancelled)[1]
@@ -183,7 +185,7 @@ class _Services:
 
     async def run(self) -> None:
         with self.scope:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
                 self._nursery = nursery
                 self._take_cached()
                 self.started.set()
@@ -206,7 +208,7 @@ class _Services:
     def _take_cached(self) -> None:
         """What the locator knows without waiting is there when the block begins."""
         try:
-            self.registry._discovered(_checked(self._locator.cached()))  # noqa: SLF001 (the other half of this module)
+            self.registry._discovered(_checked(self._locator.cached()))  # noqa: SLF001 (its writing side is for here)
         except Exception as error:  # noqa: BLE001 (a locator may raise anything)
             self._failed(error)
 
@@ -227,7 +229,7 @@ class _Services:
                 await trio.sleep(self._config.discovery_backoff.delay(failures, self._rng))
             else:
                 failures = 0
-                registry._discovered(discovery)  # noqa: SLF001 (the other half of this module)
+                registry._discovered(discovery)  # noqa: SLF001 (its writing side is for here)
                 await trio.lowlevel.checkpoint()  # a locator that never waits must not stop the world
 
     def _failed(self, error: Exception) -> None:
@@ -235,7 +237,7 @@ class _Services:
         news = reason != self.registry.discovery.error
         level = logging.WARNING if news else logging.DEBUG
         logger.log(level, "discovery by %s failed, the last good list stays: %s", self._locator, reason)
-        self.registry._discovery_failed(reason)  # noqa: SLF001 (the other half of this module)
+        self.registry._discovery_failed(reason)  # noqa: SLF001 (its writing side is for here)
 
 
 def _checked(discovery: object) -> Discovery:

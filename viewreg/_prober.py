@@ -2,24 +2,24 @@
 
 Rules:
 * A probe may raise, hang or return nonsense: each becomes a `Verdict` with a reason. What is no `Exception` passes.
-* No verdict, which is None, means: no evidence. So it is when the probe never got a stream to send its call on, and
-  when its connection was lost meanwhile, and when something arrives late that this process was too busy to hear.
+* No verdict, which is None, means: no evidence. So it is when the connection was lost meanwhile, and when something
+  arrives late that this process was too busy to hear. A probe that never got a stream is no evidence either, but told.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, Generic, Protocol, runtime_checkable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, Protocol
 
 import trio
 from attrs import frozen
 from typing_extensions import TypeVar
 
-from viewreg._boundary import describe, only_cancelled
+from viewreg._boundary import close_iterator, describe, let_readers_drain, only_cancelled
 from viewreg._errors import ProbeAnswerError
 from viewreg._feature import Feature, feature_text
 from viewreg._health import Event, ProbeResult
-from viewreg._transport.connection import let_readers_drain
 from viewreg._transport.status import CallError
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
 
-CLOSE_TIME: Final = 1.0  # seconds for a watching probe to clean up
-
-
 @frozen
 class Verdict(Generic[F]):
     """What one probe says: the event, why in an operator's words, and what it found."""
@@ -43,14 +40,6 @@ class Verdict(Generic[F]):
     result: ProbeResult[F] | None = None
     error: Exception | None = None
     """What the probe raised, if that was nothing a probe is expected to raise: worth a traceback in the log."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """What an async generator is."""
-
-    async def aclose(self) -> None:
-        """Clean up."""
 
 
 class Line(Protocol):
@@ -78,8 +67,10 @@ async def ask(
     scope.deadline = due
     with scope:
         return await _ask(probe, channel)
-    if trio.current_time() < due or line.probes_unsent != unsent:
+    if trio.current_time() < due:
         return None
+    if line.probes_unsent != unsent:
+        return Verdict(Event.PROBE_NOT_SENT, "the server has all the calls open that it allows")
     if doubt:
         await let_readers_drain()
         if line.heard >= due:
@@ -104,19 +95,24 @@ async def follow(
     hear: Callable[[Verdict[F]], None],
 ) -> None:
     """Hand on what a watching probe finds, until it ends. That it fails is a verdict; that it ends is none."""
-    try:
-        with scope, only_cancelled():
-            results = watch(channel)
-            try:
-                async for result in results:
-                    hear(judge(result, no_features))
-                    await trio.lowlevel.checkpoint()  # an iterator that never waits must not stop the world
-            finally:
-                if isinstance(results, Closable):
-                    with trio.move_on_after(CLOSE_TIME, shield=True):
-                        await results.aclose()
-    except Exception as error:  # noqa: BLE001 (the boundary: a user's probe may raise anything)
-        hear(judge_error(error))
+    with scope:
+        results: AsyncIterator[ProbeResult[F]] | None = None
+        try:
+            while True:
+                try:
+                    with only_cancelled():
+                        results = watch(channel) if results is None else results
+                        result = await anext(results)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:  # noqa: BLE001 (the boundary: a user's probe may raise anything)
+                    hear(judge_error(error))
+                    return
+                hear(judge(result, no_features))
+                await trio.lowlevel.checkpoint()  # an iterator that never waits must not stop the world
+        finally:
+            with suppress(Exception):  # it is over: what it raises now is nobody's concern
+                await close_iterator(results)
 
 
 def judge(result: object, no_features: F) -> Verdict[F]:
@@ -139,8 +135,7 @@ def judge_error(error: Exception) -> Verdict[F]:
     if isinstance(error, ProbeAnswerError):
         return Verdict(Event.PROBE_NOT_UNDERSTOOD, str(error))
     if isinstance(error, CallError):
-        text = f"{error.code.name}: {error.details}" if error.details else error.code.name
-        return Verdict(Event.PROBE_FAILED, text)
+        return Verdict(Event.PROBE_FAILED, error.reason)
     return Verdict(Event.PROBE_FAILED, describe(error), error=error)
 
 

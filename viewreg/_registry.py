@@ -42,7 +42,7 @@ class DiscoveryStatus:
     """How discovery is doing. While it fails, the last good list stays in force."""
 
     version: int
-    """Of the last good list, by the locator's count."""
+    """Of the last good list, by the locator's count; -1 before the first."""
 
     updated_at: float
     """Trio time of the last good list, in seconds; -inf before the first."""
@@ -92,7 +92,7 @@ class Registry(Generic[F]):
         self._snapshot: Snapshot[F] | None = None  # of the newest version, once it was read
         self._read: Final[OrderedDict[int, Snapshot[F]]] = OrderedDict()
         self._closed = False
-        self.discovery = DiscoveryStatus(0, -math.inf, None)
+        self.discovery = DiscoveryStatus(-1, -math.inf, None)
         """How discovery is doing. Written by the discovery loop."""
 
     # -- reading --

@@ -12,7 +12,8 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Generic, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
+from trio.abc import Clock
 from typing_extensions import TypeVar
 
 from viewreg._endpoint import Endpoint
@@ -22,8 +23,6 @@ from viewreg._view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from trio.abc import Clock
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
@@ -37,6 +36,7 @@ class TextSink(Protocol):
         """Take the text."""
 
 
+@frozen(eq=False, repr=False, slots=False)
 class Snapshot(Generic[F]):
     """All views at one version of the registry. Two snapshots of one registry with the same version are the same."""
 
@@ -49,15 +49,9 @@ class Snapshot(Generic[F]):
     views: tuple[View[F], ...]
     """Sorted by host, then by port as a text, which is the original's order; each endpoint once."""
 
-    def __init__(
-        self, version: int, last_changed: float, views: tuple[View[F], ...], no_features: F, clock: Clock
-    ) -> None:
-        self.version = version
-        self.last_changed = last_changed
-        self.views = views
-        self._no_features = no_features
-        self._clock = clock
-        self._healthy: dict[tuple[F, ...], tuple[View[F], ...]] = {}
+    _no_features: F
+    _clock: Clock  # of the Trio run; so that ages can be told in any thread
+    _healthy: dict[tuple[F, ...], tuple[View[F], ...]] = field(factory=dict, init=False)
 
     def all_views(self) -> list[View[F]]:
         """All views, healthy or not: a fresh list, the caller's to change."""

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, Generic
 import trio
 from typing_extensions import TypeVar
 
-from viewreg._boundary import describe, only_cancelled
+from viewreg._boundary import describe, let_readers_drain, only_cancelled
 from viewreg._feature import Feature
-from viewreg._health import Connectivity, Event, Health, History
+from viewreg._health import Connectivity, Event, Health, History, reason_text
 from viewreg._prober import ask, follow
 from viewreg._transport.channel import Channel
-from viewreg._transport.connection import Connection, let_readers_drain
+from viewreg._transport.connection import Connection
 from viewreg._transport.subchannel import Subchannel
 from viewreg._transport.wakeup import Wakeup
 
@@ -43,6 +43,8 @@ F = TypeVar("F", bound=enum.Flag, default=Feature)
 logger = logging.getLogger("viewreg")
 
 _QUIET: Final = frozenset({Event.CONNECTING, Event.CONNECTED, Event.REMOVED})  # not worth a line in the log each
+_BAD: Final = frozenset({Event.PROBE_FAILED, Event.PROBE_NOT_UNDERSTOOD, Event.PROBE_NOT_SERVING})
+_RAREST_KEEPALIVE: Final = 86_400.0  # seconds
 
 
 class Supervisor(Generic[F]):
@@ -71,16 +73,16 @@ class Supervisor(Generic[F]):
         self._rng: Final = rng
         self._pacer: Final = pacer
         self._publish: Final = publish
+        self._no_features: Final = probe.no_features
+        self._told = ""  # the reason that was logged last
         self._news: Final = Wakeup()  # for `run`: something below has changed
         self._connection: Connection | None = None  # the current one: calls and probes go to it
         self._candidate: Connection | None = None  # is being opened
-        self._opened = False  # the candidate became ready, whatever happened to it since
-        self._failure = ""  # why it did not
         self._replacing = False  # the last connection left gracefully
         self._demanded = False  # somebody wants a dial or a probe now
         self._attempted = -math.inf  # when the last of them began
-        self._answered = False  # a probe was good on the current connection
-        self._proved = False  # a probe was good since the last loss: the backoff begins anew
+        self._dialled = self._dialled_before = -math.inf  # when the last dial began, and the one before
+        self._answered = False  # a probe was good on the current connection, or the last one
         self._keepalive_interval = config.keepalive_interval  # doubled when the server complains
         self._life: Final = trio.CancelScope()
         self._asking = trio.CancelScope()  # the current probe's; cancelled when its connection is no longer current
@@ -94,7 +96,8 @@ class Supervisor(Generic[F]):
                 self.subchannel.spawn = nursery.start_soon
                 with self._life:
                     await self._live(nursery)
-                # Stopped: only connections with calls in flight are left in the nursery.
+                self._let_go("the endpoint was removed")  # a dial that ended just then may have left something
+                # Only connections with calls in flight are in the nursery now.
                 nursery.cancel_scope.deadline = trio.current_time() + self._config.drain_timeout
         finally:
             self.subchannel.close("the registry was closed")
@@ -103,12 +106,7 @@ class Supervisor(Generic[F]):
         """The endpoint was removed: no call begins any more. Synchronous; `run` ends when its calls have."""
         self._happened(Event.REMOVED, reason)
         self.subchannel.close(reason)
-        connection, self._connection = self._connection, None
-        candidate, self._candidate = self._candidate, None
-        if connection is not None:
-            connection.drain()
-        if candidate is not None:
-            candidate.close(reason)
+        self._let_go(reason)
         self._life.cancel()
 
     # -- life --
@@ -118,53 +116,62 @@ class Supervisor(Generic[F]):
         while True:
             if await self._connect(nursery):
                 await self._attend()
-                if self._proved:
-                    failures, self._proved = 0, False
+                if self._answered:
+                    failures = 0
                     if self._replacing:
+                        # At once; but a server that always leaves so soon is not dialled as fast as the CPU can.
+                        await self._pause_until(self._dialled_before + self._config.on_demand_interval, None)
                         continue
             failures += 1
             await self._pause_until(trio.current_time() + self._config.backoff.delay(failures, self._rng), None)
 
+    def _let_go(self, reason: str) -> None:
+        connection, self._connection = self._connection, None
+        candidate, self._candidate = self._candidate, None
+        if connection is not None:
+            connection.drain(reason)
+        if candidate is not None:
+            candidate.close(reason)
+
     async def _connect(self, nursery: trio.Nursery) -> bool:
-        """Open a connection up to the server's SETTINGS. Returns whether it is there, and current."""
-        config = self._config
+        """Open a connection, when it is this endpoint's turn. Returns whether it became the current one."""
         with await self._pacer.slot():
-            self._attempted = trio.current_time()
+            self._dialled_before, self._dialled = self._dialled, trio.current_time()
+            self._attempted = self._dialled
             self._happened(Event.CONNECTING)
-            self._opened, self._failure = False, ""
-            with trio.move_on_after(config.connect_timeout) as timeout:
-                connection = await self._open_stream()
-                if connection is not None:
-                    self._candidate = connection
-                    nursery.start_soon(connection.run)
-                    while self._candidate is connection:
-                        await self._news.sleep()
-            if timeout.cancelled_caught and self._candidate is not None:
-                await let_readers_drain()
-            if timeout.cancelled_caught and not self._opened:
-                what = "answer to the connection" if self._candidate is None else "SETTINGS from the server"
-                self._failure = f"no {what} within {config.connect_timeout:g} s"
-                if self._candidate is not None:
-                    candidate, self._candidate = self._candidate, None
-                    candidate.close(self._failure)
-        if self._opened:
+            failure = await self._open(nursery)
+        if not failure:
             return True
         self._replacing = False
-        self.subchannel.away(self._failure)
-        self._happened(Event.CONNECT_FAILED, self._failure)
+        self.subchannel.away(failure)
+        self._happened(Event.CONNECT_FAILED, failure)
         return False
 
-    async def _open_stream(self) -> Connection | None:
-        try:
-            with only_cancelled():
-                stream: object = await self._dial(self.subchannel.endpoint)
-        except Exception as error:  # noqa: BLE001 (dial is the user's, and may raise anything)
-            self._failure = describe(error)
-            return None
+    async def _open(self, nursery: trio.Nursery) -> str:
+        """Dial, and wait for the server's SETTINGS. Returns why that failed, and nothing if it did not."""
+        patience = self._config.connect_timeout
+        stream: object = None
+        with trio.move_on_after(patience) as scope:
+            try:
+                with only_cancelled():
+                    stream = await self._dial(self.subchannel.endpoint)
+            except Exception as error:  # noqa: BLE001 (dial is the user's, and may raise anything)
+                return describe(error)
+        if scope.cancelled_caught:
+            return f"no answer to the connection within {patience:g} s"
         if not isinstance(stream, trio.abc.Stream):
-            self._failure = f"dial returned {type(stream).__name__}: expected a trio.abc.Stream"
-            return None
-        return Connection(stream, self._config, self, self._keepalive_interval)
+            return f"dial returned {type(stream).__name__}: expected a trio.abc.Stream"
+        connection = self._candidate = Connection(stream, self._config, self, self._keepalive_interval)
+        nursery.start_soon(connection.run)
+        with trio.move_on_at(scope.deadline):
+            while self._candidate is connection:
+                await self._news.sleep()
+        if self._candidate is connection:
+            await let_readers_drain()
+        if self._candidate is connection:
+            self._candidate = None
+            connection.close(f"no SETTINGS from the server within {patience:g} s")
+        return "" if connection.ready else connection.lost or "the connection was given up"
 
     async def _attend(self) -> None:
         """Probe the current connection, again and again, until it is no longer current."""
@@ -187,9 +194,12 @@ class Supervisor(Generic[F]):
             if verdict is None:  # no evidence of anything: ask again
                 continue
             self._judge(verdict)
+            if verdict.event is Event.PROBE_NOT_SENT:
+                continue
             jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
-            good = verdict.event is Event.PROBE_OK
-            interval = config.probe_interval * jitter if good else config.probe_retry_interval
+            # Quickly again after a failure, and up to `rise` successes.
+            settled = verdict.event is Event.PROBE_OK and self.health.healthy
+            interval = config.probe_interval * jitter if settled else config.probe_retry_interval
             await self._pause_until(started + interval, connection)
 
     async def _follow(self, connection: Connection, watch: Callable[[Channel], AsyncIterator[ProbeResult[F]]]) -> None:
@@ -200,7 +210,7 @@ class Supervisor(Generic[F]):
                 self._judge(verdict)
 
         self._asking = trio.CancelScope()
-        await follow(watch, self._probe_channel, self._asking, self._probe.no_features, hear)
+        await follow(watch, self._probe_channel, self._asking, self._no_features, hear)
 
     async def _pause_until(self, due: float, connection: Connection | None) -> None:
         """Sleep until it is due; sooner if somebody asks; at once if `connection` is no longer the current one."""
@@ -224,7 +234,7 @@ class Supervisor(Generic[F]):
         """The candidate becomes the current connection; SETTINGS of the current one may have changed what it takes."""
         if connection is self._candidate:
             self._candidate, self._connection, self._replacing = None, connection, False
-            self._opened, self._answered = True, False
+            self._answered = False
             self._happened(Event.CONNECTED)
             self.subchannel.ready(connection)
             self._news.wake()
@@ -233,27 +243,33 @@ class Supervisor(Generic[F]):
 
     def connection_draining(self, connection: Connection, reason: str) -> None:
         """Make before break: another one is dialled while this one finishes its calls."""
-        if connection is self._connection and self._answered:
+        if connection is self._candidate:
+            connection.close(reason)
+        elif connection is self._connection and self._answered:
             self._connection, self._replacing = None, True
             self.subchannel.replacing()
             self._happened(Event.REPLACING, reason)
             self._interrupt()
-        else:
+        elif connection is self._connection:
             # A server that leaves before it has answered one probe here gives no reason to believe it healthy.
-            self.connection_lost(connection, reason)
+            self._leave(reason)
 
     def connection_lost(self, connection: Connection, reason: str) -> None:
         """Its calls have failed already; new ones fail from now on."""
         if connection.told_to_calm_down:
-            self._keepalive_interval *= 2  # gRPC A8
+            self._keepalive_interval = min(2 * self._keepalive_interval, _RAREST_KEEPALIVE)  # gRPC A8
         if connection is self._candidate:
-            self._candidate, self._failure = None, reason
+            self._candidate = None
             self._news.wake()
         elif connection is self._connection:
-            self._connection = None
-            self.subchannel.away(reason)
-            self._happened(Event.LOST, reason)
-            self._interrupt()
+            self._leave(reason)
+
+    def _leave(self, reason: str) -> None:
+        """The current connection is none any more, and there is no other."""
+        self._connection = None
+        self.subchannel.away(reason)
+        self._happened(Event.LOST, reason)
+        self._interrupt()
 
     def slots_freed(self, connection: Connection) -> None:
         """Calls that wait for a stream may begin."""
@@ -268,7 +284,7 @@ class Supervisor(Generic[F]):
 
     def _judge(self, verdict: Verdict[F]) -> None:
         if verdict.event is Event.PROBE_OK:
-            self._answered = self._proved = True
+            self._answered = True
         self._happened(verdict.event, verdict.reason, verdict.result, verdict.error)
 
     def _happened(
@@ -279,18 +295,21 @@ class Supervisor(Generic[F]):
         if before.connectivity is Connectivity.SHUTDOWN:
             return
         self.health = after = before.after(
-            event, rise=config.rise, fall=config.fall, no_features=self._probe.no_features, result=result
+            event, rise=config.rise, fall=config.fall, no_features=self._no_features, result=result
         )
         if event is not Event.CONNECTING or before.connectivity is Connectivity.IDLE:
             self.history.add(event, why, trio.current_time())
-        self._log(event, why, error, news=event not in _QUIET and not after.shows_as(before))
+        self._log(event, why, error, changed=not after.shows_as(before))
         if after is not before:
             self._publish(after)
 
-    def _log(self, event: Event, why: str, error: Exception | None, *, news: bool) -> None:
+    def _log(self, event: Event, why: str, error: Exception | None, *, changed: bool) -> None:
+        """What changes, and every new reason for being unhealthy, is worth a line; its repetition is not."""
+        news = event not in _QUIET and (changed or (event in _BAD and why != self._told))
+        if news:
+            self._told = why
         level = logging.INFO if news else logging.DEBUG
-        if not logger.isEnabledFor(level):
-            return
-        state = "healthy" if self.health.healthy else "unhealthy"
-        text = f"{event.value}: {why}" if why else event.value
-        logger.log(level, "%s is %s: %s", self.subchannel.endpoint, state, text, exc_info=error if news else None)
+        if logger.isEnabledFor(level):
+            state = "healthy" if self.health.healthy else "unhealthy"
+            text = f"{event.value}: {reason_text(why)}" if why else event.value
+            logger.log(level, "%s is %s: %s", self.subchannel.endpoint, state, text, exc_info=error if news else None)

@@ -46,7 +46,10 @@ class View(Generic[F]):
     """Of the connection to it: one of gRPC's five states."""
 
     healthy: bool
-    """READY, and the probes on this connection reached `Config.rise`, with fewer than `Config.fall` failures since."""
+    """READY, and the probes reached `Config.rise`, with fewer than `Config.fall` failures in a row since.
+
+    Only those on this connection count, and on the one that it gracefully replaced.
+    """
 
     _channel: Channel | None = field(default=None, eq=False, repr=False)
 

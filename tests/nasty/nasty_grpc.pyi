@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 
 import purerpc  # type: ignore[import-untyped, unused-ignore]
 import nasty.nasty_pb2 as _nasty_nasty_pb2
-from viewreg._transport.calls import StreamStream, StreamUnary, UnaryStream, UnaryUnary
-from viewreg._transport.channel import Channel
+from viewreg import Channel, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 class NastyServicer(purerpc.Servicer):  # type: ignore[misc, unused-ignore]
     """The four kinds of calls."""

@@ -34,9 +34,11 @@ _DEFAULT_TABLE_SIZE: Final = 4096  # bytes, before the peer has signalled anothe
 TABLE_SIZE_ZERO: Final = b"\x20"  # what the first block of every connection begins with (RFC 7541, 6.3)
 _KIND: Final = 0xE0  # the bits that tell a change of the table's size from a header field
 
-# hpack 3 reads a number of any length, in time that grows with its square. No honest block has such a run of bytes.
-_MAX_INTEGER: Final = 1024  # bytes
-_ENDLESS_INTEGER: Final = re.compile(rb"[\x80-\xff]{%d}" % _MAX_INTEGER)
+# hpack 3 reads a number of any length, in time that grows with its square. A run of bytes like this one may be such a
+# number, or only a text in Huffman's code: then it is worth a look.
+_SUSPICIOUS: Final = 1024  # bytes
+_SUSPICIOUS_RUN: Final = re.compile(rb"[\x80-\xff]{%d}" % _SUSPICIOUS)
+_LONGEST_NUMBER: Final = 10  # bytes after the first; more than any length or index of this world needs
 
 _STATUS: Final = re.compile(rb"[1-5][0-9]{2}")
 _NAME: Final = re.compile(rb"[\x21-\x39\x3b-\x40\x5b-\x7e]+")  # no colon, no capitals, nothing invisible
@@ -134,9 +136,8 @@ def _decode_stateless(block: bytes) -> HeaderBlock:
 
 
 def _decode(decoder: Decoder, block: bytes) -> HeaderList:
-    if len(block) > _MAX_INTEGER and _ENDLESS_INTEGER.search(block):
-        message = f"a header block with {_MAX_INTEGER} bytes in a row that look like one number"
-        raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, message)
+    if len(block) > _SUSPICIOUS and _SUSPICIOUS_RUN.search(block):
+        _check_numbers(block)
     try:
         return tuple([(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)])
     except OversizedHeaderListError as error:
@@ -146,6 +147,34 @@ def _decode(decoder: Decoder, block: bytes) -> HeaderList:
         # HPACKError is what hpack promises. The others are how a slip of any of its versions over nonsense would show.
         message = f"a header block that cannot be read: {str(error)[:100]}"
         raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, message) from error
+
+
+def _check_numbers(block: bytes) -> None:
+    """Walk through the fields of a block (RFC 7541, 6), looking at their numbers only. Raises for an endless one."""
+    at = 0
+    while at < len(block):
+        first = block[at]
+        prefix = 7 if first & 0x80 else 6 if first & 0x40 else 5 if first & 0x20 else 4
+        index, at = _number(block, at, prefix)
+        texts = 0 if prefix in (7, 5) else 1 if index else 2
+        for _ in range(texts):
+            length, at = _number(block, at, 7)
+            at += length
+
+
+def _number(block: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """The number at `at` (RFC 7541, 5.1) and where it ends; past the block's end there are only zeros."""
+    most = (1 << prefix) - 1
+    value = block[at] & most if at < len(block) else 0
+    if value < most:
+        return value, at + 1
+    for place, byte in enumerate(block[at + 1 : at + 1 + _LONGEST_NUMBER]):
+        value += (byte & 0x7F) << 7 * place
+        if byte < 0x80:  # noqa: PLR2004 (the last byte of a number)
+            return value, at + 2 + place
+    if at + _LONGEST_NUMBER < len(block):
+        raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, "a header block with a number that does not end")
+    return value, len(block)
 
 
 def _judge(fields: HeaderList) -> HeaderBlock:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import trio
+
 from viewreg._errors import InvalidTypeError
 from viewreg._http2.headers import request_block
 from viewreg._transport.calls import StreamStream, StreamUnary, UnaryStream, UnaryUnary
@@ -38,6 +40,7 @@ class Channel:
         self._subchannel: Final = subchannel
         self._waits: Final = waits
         self._probe: Final = probe
+        self._waiting: Channel | None = None  # made when it is asked for
         self._stubs: Final[dict[Callable[[Any], Any], Any]] = {}
 
     @property
@@ -74,7 +77,9 @@ class Channel:
 
     def waiting(self) -> Channel:
         """A handle to the same endpoint whose calls wait for the server instead of failing while it is away."""
-        return Channel(self._subchannel, waits=True)
+        if self._waiting is None:
+            self._waiting = self if self._waits else Channel(self._subchannel, waits=True)
+        return self._waiting
 
     def __str__(self) -> str:
         return str(self._subchannel.endpoint)
@@ -95,6 +100,7 @@ class Channel:
     ) -> MessageStream[Any, Res]:
         """A call whose messages are sent and received one by one, begun."""
         exchange = self.exchange(path, metadata, None)
+        await trio.lowlevel.checkpoint()
         await exchange.start()
         return MessageStream(exchange, response_type)
 

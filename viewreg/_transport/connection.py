@@ -1,20 +1,21 @@
 """One HTTP/2 connection over one Trio stream: a reader, a writer, and a watch that notices silence.
 
 Rules:
-* Whoever has something to say appends whole frames to the protocol's outbox, synchronously, and the writer sends them:
-  so a cancelled caller never tears a frame, and resetting a stream needs no await.
-* The reader is the one that finds out that the connection is lost, and tells everyone in the same step.
+* Whoever has something to say appends whole frames to the protocol's outbox, synchronously, and the `Writer` sees to it
+  that they leave: so a cancelled caller never tears a frame, and resetting a stream needs no await.
+* Whoever finds out that the connection is lost, which is mostly the reader, tells everyone in the same step.
 * Silence is blamed on the server only after the reader has had its turn: a stalled client never blames the server.
 * Leaving `run`, for any reason, closes the stream. The outbox gets `CLOSE_GRACE` to empty; then it is closed by force.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from viewreg._boundary import describe
+from viewreg._boundary import describe, let_readers_drain, only_cancelled
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode, error_name
 from viewreg._http2.protocol import GoAway, SettingsReceived, WindowOpened
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 CLOSE_GRACE: Final = 0.1  # seconds for the last frames of a connection that is being left
 OUTBOX_LIMIT: Final = 64 * 1024  # bytes; past it whoever sends DATA waits
 PINGS_BETWEEN_ANSWERS: Final = 2  # servers count PINGs as strikes until they next send something (gRPC A8)
-_DRAIN_PASSES: Final = 5  # scheduler passes: enough to poll the network, to read, and to wake whom it concerns
+PING_WITHOUT_STRIKE: Final = 300.0  # seconds after the last PING that cost no strike in any case: grpc core's default
 
 
 class Owner(Protocol):
@@ -58,12 +59,11 @@ class Sender(Protocol):
 class Connection:
     """See the module. Made by the supervisor, which starts `run` in its nursery and is told by `Owner`'s methods."""
 
-    def __init__(
-        self, stream: trio.abc.Stream, config: Config, owner: Owner, keepalive_interval: float | None = None
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, config: Config, owner: Owner, keepalive_interval: float) -> None:
         self.http2: Final = Http2()
         self.told_to_calm_down = False  # by GOAWAY ENHANCE_YOUR_CALM: too many PINGs, most likely
-        self._keepalive_interval: Final = keepalive_interval or config.keepalive_interval
+        self._keepalive_interval: Final = keepalive_interval
+        self.ready = False  # the server's SETTINGS are here; also after it was lost
         self.lost: str | None = None  # why; written by `_lose`, once
         self._stream: Final = stream
         self._config: Final = config
@@ -71,6 +71,7 @@ class Connection:
         self._writer: Final = Writer(stream, self.http2, self._wake_blocked)
         self._blocked: dict[Sender, None] = {}  # in the order in which they began to wait
         self._write_error = ""
+        self._leaving = "the connection was closed by this side"
         self.heard = trio.current_time()  # when the server last said something; written by the reader
         self._scope: Final = trio.CancelScope()
         self._crowd = 0  # calls that were open when the server was last heard
@@ -137,15 +138,17 @@ class Connection:
                         await self._read()
                     finally:
                         # Cancelled from outside, or by the writer: then nobody has said why yet.
-                        self.close(self._write_error or "the connection was closed by this side")
+                        self.close(self._write_error or self._leaving)
         finally:
-            await trio.aclose_forcefully(self._stream)
+            with suppress(Exception), only_cancelled():  # the stream is the user's, and may raise anything
+                await trio.aclose_forcefully(self._stream)
 
-    def drain(self) -> None:
-        """End as soon as no call is left; no new one may begin."""
+    def drain(self, reason: str) -> None:
+        """End as soon as no call is left; no new one may begin. Those that are cut short after all get `reason`."""
         self.http2.going_away = True
+        self._leaving = reason
         if not self.http2.streams:
-            self.close("the connection was drained")
+            self.close(reason)
 
     def close(self, reason: str) -> None:
         """End it now: every call fails with `reason`, what lies in the outbox may leave within `CLOSE_GRACE`."""
@@ -158,8 +161,11 @@ class Connection:
         receive_some, http2 = receiver(self._stream), self.http2
         while True:
             try:
-                data = await receive_some()
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+                with only_cancelled():
+                    data = await receive_some()
+                if not isinstance(data, bytes | bytearray):
+                    raise TypeError(f"receive_some returned {type(data).__name__}: expected bytes")
+            except Exception as error:  # noqa: BLE001 (the stream is the user's, and may raise anything)
                 self._lose(describe(error))
                 return
             if not data:
@@ -180,6 +186,7 @@ class Connection:
                 elif isinstance(event, WindowOpened):
                     self._wake_blocked()
                 elif isinstance(event, SettingsReceived):
+                    self.ready = True
                     self._owner.connection_ready(self)
                 elif isinstance(event, GoAway) and not self._go_away(event):
                     return
@@ -210,13 +217,14 @@ class Connection:
 
     async def _keep_alive(self) -> None:
         """Ask after silence; end the connection if there is no answer."""
+        asked = -PING_WITHOUT_STRIKE
         interval, timeout = self._keepalive_interval, self._config.keepalive_timeout
         while True:
             await trio.sleep_until(self.heard + interval)
             await let_readers_drain()
             if trio.current_time() < self.heard + interval:
                 continue
-            if self._pings >= PINGS_BETWEEN_ANSWERS:
+            if self._pings >= PINGS_BETWEEN_ANSWERS and trio.current_time() < asked + PING_WITHOUT_STRIKE:
                 await trio.sleep(interval)
                 continue
             self._pings += 1
@@ -251,9 +259,3 @@ class Connection:
             stream.wake()
         self._wake_blocked()
         self._owner.connection_lost(self, reason)
-
-
-async def let_readers_drain() -> None:
-    """Before a server is blamed for silence: let readers take what has arrived while this process was busy."""
-    for _ in range(_DRAIN_PASSES):
-        await trio.lowlevel.checkpoint()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from viewreg._endpoint import Endpoint
 
-    from viewreg._endpoint import Endpoint
-
-Dial: TypeAlias = "Callable[[Endpoint], Awaitable[trio.abc.Stream]]"
+Dial: TypeAlias = Callable[[Endpoint], Awaitable[trio.abc.Stream]]
 """Opens a stream to an endpoint. May raise anything: the endpoint's view is then unhealthy, with the error as reason.
 
 It is called under a cancel scope with the time that is left of `Config.connect_timeout`.

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -21,7 +22,14 @@ from viewreg._http2.headers import literal
 from viewreg._http2.stream import Stream
 from viewreg._transport.metadata import Metadata, decode_metadata
 from viewreg._transport.purerpc import StatusCode
-from viewreg._transport.status import DeadlineExceededError, InternalError, ResourceExhaustedError, outcome
+from viewreg._transport.status import (
+    CancelledError,
+    DeadlineExceededError,
+    InternalError,
+    ResourceExhaustedError,
+    UnavailableError,
+    outcome,
+)
 from viewreg._transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -38,6 +46,9 @@ _TIMEOUT_UNITS: Final = ((b"n", 1e-9), (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), 
 _TIMEOUT_MAX: Final = 99_999_999
 _DEADLINE_SLACK: Final = 0.01  # seconds; servers' timers are this coarse, so theirs may fire before ours
 
+# How a server says, in its status or by a reset, that a call took too long, or was given up by whoever made it.
+_OUT_OF_TIME: Final = (StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED)
+
 # grpc core refuses streams while it has not cleared away the ones before them, however few are open. Its own clients
 # hide that by sending refused calls again (gRFC A6); so do we, with pauses for it to catch up.
 MAX_REFUSALS: Final = 8
@@ -46,7 +57,8 @@ LONGEST_PAUSE: Final = 0.25  # seconds
 
 REPLAY_LIMIT: Final = 64 * 1024  # bytes of a streamed request that are kept for that, until the answer begins
 
-_HEAD_SIZE: Final = 512  # bytes that the constant fields count at most in a header list
+# What the fields that are gRPC's own count in a header list at most, beside their encoded text, in bytes.
+_HEAD_OVERHEAD: Final = 400
 
 
 def _nobody() -> None:
@@ -66,8 +78,8 @@ class Exchange:
     """The state of one call. Written by its own task, by the subchannel that starts it and the connection under it."""
 
     __slots__ = (
-        "_block", "_error", "_reading", "_refusals", "_request_ended", "_rest", "_sending", "_sent", "_subchannel",
-        "connection", "deadline", "head", "probe", "stream", "waits",
+        "_block", "_block_size", "_error", "_kept", "_reading", "_refusals", "_request_ended", "_rest", "_sending",
+        "_sent", "_subchannel", "connection", "deadline", "head", "probe", "stream", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -87,34 +99,41 @@ class Exchange:
         self.deadline = math.inf
         self.stream = Stream(self._changed, subchannel.config.max_message_size)  # a new one if it was refused
         self._subchannel: Final = subchannel
-        self._block, size = metadata
+        self._block, self._block_size = metadata
         # What was handed over for sending; None once it need not be sent again, or there is too much to keep.
         self._sent: list[bytes] | None = [] if body is None else [body]
+        self._kept = 0  # bytes of it, of a streamed request
         self._request_ended = body is not None  # no more messages follow
         self._rest: memoryview | None = None  # what of it neither window nor outbox has taken yet
         self._error: CallError | None = None  # why it never began
         self._refusals = 0
         self._reading: Final = Wakeup()
         self._sending: Final = Wakeup()
-        if size + _HEAD_SIZE > subchannel.max_header_list:
-            text = f"metadata of {size} bytes; the server takes {subchannel.max_header_list} bytes of headers"
-            raise ResourceExhaustedError(text, endpoint=subchannel.endpoint)
 
     # -- beginning --
 
     async def start(self) -> None:
         """Begin now, or join the queue for a stream. Raises `UnavailableError` if the server is known to be away.
 
-        A checkpoint only if the enclosing scope has expired: then nothing is sent.
+        A checkpoint only if it fails, or if the enclosing scope has expired: then nothing is sent.
         """
         self.deadline = trio.current_effective_deadline()
         if self.deadline != math.inf and self.deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()
             raise DeadlineExceededError("the deadline had passed before the call began", endpoint=self.endpoint)
-        self._subchannel.submit(self)
+        try:
+            self._subchannel.submit(self)
+        except UnavailableError:
+            await trio.lowlevel.checkpoint()  # or a caller that tries again at once would stop the world
+            raise
 
     def begin(self, connection: Connection) -> None:
         """Send the headers, and what there is of the request. Called by the subchannel, when a stream is free."""
+        size, limit = len(self.head) + _HEAD_OVERHEAD + self._block_size, connection.http2.max_send_header_list
+        if size > limit:
+            text = f"headers of {size} bytes, metadata included; the server takes {limit}"
+            self.give_up(ResourceExhaustedError(text, endpoint=self.endpoint))
+            return
         block = self.head + self._block
         if self.deadline != math.inf:
             timeout = timeout_text(self.deadline - trio.current_time())
@@ -184,19 +203,35 @@ class Exchange:
             await self._reading.sleep()
 
     async def check(self) -> None:
-        """Raise the `CallError` of a call that has ended badly."""
-        error = self._error or outcome(self.stream, self.endpoint)
-        if error is not None:
-            await self._fail(error)
+        """Raise the `CallError` of a call that has ended badly, unless the scope's own deadline is about to speak."""
+        # A copy, and no local that outlives the raise: an error whose traceback leads back to it is garbage that holds
+        # the call, with all that it has received, until the garbage collector comes.
+        error = copy(self._error) if self._error is not None else outcome(self.stream, self.endpoint)
+        if error is None:
+            return
+        try:
+            if error.code in _OUT_OF_TIME and trio.current_time() >= self.deadline - _DEADLINE_SLACK:
+                await trio.sleep_until(self.deadline)
+                await trio.lowlevel.checkpoint()
+                if error.code is StatusCode.CANCELLED:
+                    error = DeadlineExceededError(error.details, endpoint=error.endpoint)
+            elif error.code is StatusCode.UNAVAILABLE and not self.probe:
+                self._subchannel.on_demand()
+            raise error
+        finally:
+            del error
 
     async def send(self, data: bytes) -> bool:
         """Send one message with its prefix. False: the call has ended and nobody will read it. A checkpoint."""
         await trio.lowlevel.checkpoint()
+        if self._request_ended:
+            raise trio.ClosedResourceError("the request was closed: no more messages may be sent")
         if not await self._ready_to_send():
             return False
         if self._sent is not None:
             self._sent.append(data)
-            if sum(map(len, self._sent)) > REPLAY_LIMIT:
+            self._kept += len(data)
+            if self._kept > REPLAY_LIMIT:
                 self._sent = None
         self._rest = memoryview(data)
         self._send_rest()
@@ -219,8 +254,9 @@ class Exchange:
                 self.connection.reset(self.stream, ErrorCode.CANCEL)
             self.connection.forget(self)
         self._rest = self._sent = None
+        self.stream.discard()
         if not self.ended:
-            self.give_up(InternalError("the call was left", endpoint=self.endpoint))
+            self.give_up(CancelledError("the call was left", endpoint=self.endpoint))
         self.stream.wake = _nobody  # or stream and exchange would hold each other until the garbage collector comes
 
     @property
@@ -280,19 +316,3 @@ class Exchange:
                 return True
             await self._sending.sleep()
         return False
-
-    async def _fail(self, error: CallError) -> None:
-        """Raise it, unless the scope's own deadline is about to speak."""
-        failure = self.stream.failure
-        cancelled = (
-            failure is not None and failure.kind is FailureKind.RESET_BY_PEER and failure.code == ErrorCode.CANCEL
-        )
-        timed_out = cancelled or error.code is StatusCode.DEADLINE_EXCEEDED
-        if timed_out and trio.current_time() >= self.deadline - _DEADLINE_SLACK:
-            await trio.sleep_until(self.deadline)
-            await trio.lowlevel.checkpoint()
-            if cancelled:
-                raise DeadlineExceededError(error.details, endpoint=error.endpoint)
-        if error.code is StatusCode.UNAVAILABLE and not self.probe:
-            self._subchannel.on_demand()
-        raise error

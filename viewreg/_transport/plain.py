@@ -2,9 +2,9 @@
 
 Rules:
 * Only for sockets that have nothing in between, on systems where a socket is a file. Any other stream is used as it is.
-* What is written here is written in one step that can neither block nor be cancelled. What is read here was announced:
-  Trio's own way is to try first, and for a connection that waits for its next answer that is in vain every time.
-* The stream still owns the socket. Nobody reads or writes here after it was closed: the number may be another file's.
+* What is written here is written in one step that can neither block nor be cancelled.
+* Reading waits until there is something. Trio reads first, which always fails on a connection that waits for an answer.
+* The stream still owns the socket, and whoever made it may close it: so its file is asked for each time.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 READ_SIZE: Final = 64 * 1024  # bytes; larger reads only delay the first message in them
 
 
-def file_of(stream: trio.abc.Stream) -> int | None:
-    """The file under a stream; None if there is more to it than that."""
+def file_of(stream: trio.abc.Stream) -> Callable[[], int] | None:
+    """What tells the file under a stream, -1 after it was closed; None if there is more to the stream than a file."""
     if type(stream) is trio.SocketStream and os.name == "posix":
-        return stream.socket.fileno()
+        return stream.socket.fileno
     return None
 
 
@@ -36,18 +36,18 @@ def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearra
 
     async def receive_some() -> bytes:
         while True:
-            await wait_readable(file)
+            await wait_readable(file())
             try:
-                return read(file, READ_SIZE)
+                return read(file(), READ_SIZE)
             except BlockingIOError:  # announced in vain
                 continue
 
     return receive_some
 
 
-def write_at_once(file: int, data: bytes) -> int:
+def write_at_once(file: Callable[[], int], data: bytes) -> int:
     """Write what the kernel takes now. Returns how many bytes; 0 also if the connection is lost: others will notice."""
     try:
-        return os.write(file, data)
+        return os.write(file(), data)
     except OSError:
         return 0

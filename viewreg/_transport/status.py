@@ -47,16 +47,20 @@ class CallError(ViewregError, errors.RpcFailedError):  # type: ignore[misc, unus
         """The same as a `purerpc.Status`."""
         return purerpc_status(self.code, self.details)
 
+    @property
+    def reason(self) -> str:
+        """Status and details, such as "NOT_FOUND: no such fact"."""
+        return f"{self.code.name}: {self.details}" if self.details else self.code.name
+
     def __str__(self) -> str:
-        text = f"{self.code.name}: {self.details}" if self.details else self.code.name
-        return f"{text} [{self.endpoint}]" if self.endpoint else text
+        return f"{self.reason} [{self.endpoint}]" if self.endpoint else self.reason
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.details,), self.__dict__
 
 
 class CancelledError(CallError, errors.CancelledError):  # type: ignore[misc, unused-ignore]
-    """The server, or something between, cancelled the call. The caller's own cancellation is `trio.Cancelled`."""
+    """The call was cancelled: by the server, something between, or another task. One's own is `trio.Cancelled`."""
 
     code = StatusCode.CANCELLED
 
@@ -204,7 +208,7 @@ def outcome(stream: Stream, endpoint: Endpoint) -> CallError | None:
         elif name == b"grpc-message":
             message = value
     if code == b"0":
-        if stream.held:
+        if stream.held and not stream.has_message:
             return InternalError("the answer ended in the middle of a message", endpoint=endpoint)
         return None
     details = unquote_to_bytes(message).decode("utf-8", "replace") if message else ""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 import trio
 
-from viewreg._boundary import only_cancelled
+from viewreg._boundary import close_iterator, only_cancelled
 from viewreg._http2.stream import PREFIX_SIZE
 from viewreg._transport.status import CallError, InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable
+    from collections.abc import AsyncIterable
     from types import TracebackType
 
     from viewreg._transport.exchange import Exchange
@@ -73,6 +73,9 @@ class ResponseStream(Generic[Res]):
                 answer = decode(self._exchange, self._response_type, data)
                 going_on = True
                 return answer
+        except trio.BusyResourceError:
+            going_on = True  # another task's call, and its turn
+            raise
         except CallError:
             if self._pump is not None and self._pump.error is not None:
                 raise self._pump.error from None
@@ -142,8 +145,8 @@ class MessageStream(Generic[Req, Res]):
     async def send_message(self, message: Req) -> None:
         """Send one message. It waits while the server does not read. Raises `CallError` if the call has failed.
 
-        Once the server has ended the call well, messages go nowhere: `receive_message` tells. Cancelled: the message
-        may be half sent, so the call is over.
+        Once the server has ended the call well, messages go nowhere: `receive_message` tells. After `close` it raises
+        `trio.ClosedResourceError`. Cancelled: the message may be half sent, so the call is over.
         """
         exchange, finished = self._exchange, False
         data = encode(message)
@@ -151,6 +154,9 @@ class MessageStream(Generic[Req, Res]):
             if not await exchange.send(data):
                 await exchange.check()
             finished = True
+        except (trio.BusyResourceError, trio.ClosedResourceError):
+            finished = True  # the caller's mistake: nothing was sent
+            raise
         finally:
             if not finished:
                 exchange.cancel()
@@ -231,10 +237,7 @@ class Pump:
                     return
             await self._exchange.end_request()
         finally:
-            aclose: Callable[[], Awaitable[None]] | None = getattr(iterator, "aclose", None)
-            if aclose is not None:
-                with trio.move_on_after(1, shield=True):  # seconds; a generator of the user's may clean up
-                    await aclose()
+            await close_iterator(iterator)
 
 
 def encode(message: Message | bytes) -> bytes:

@@ -62,7 +62,6 @@ class Subchannel:
         self.config: Final = config
         self.on_demand: Final = on_demand  # asks the supervisor to dial or probe now
         self.spawn: Callable[[Callable[[], Awaitable[object]]], None] = _no_nursery  # set by the supervisor
-        self.max_header_list: float = math.inf  # bytes
         self.probes_unsent = 0  # how many probes left the queue unsent: those are no evidence
         self._state = _State.PENDING
         self._reason = ""
@@ -95,13 +94,17 @@ class Subchannel:
 
         async def submit_later() -> None:
             await trio.sleep(pause)
-            if self._paused.pop(call, call) is None:
+            if call in self._paused:
+                del self._paused[call]
                 try:
                     self.submit(call)
                 except UnavailableError as error:
                     call.give_up(error)
 
-        self.spawn(submit_later)
+        if self._state is _State.CLOSED:
+            self._give_up([call])
+        else:
+            self.spawn(submit_later)
 
     @property
     def heard(self) -> float:
@@ -121,10 +124,6 @@ class Subchannel:
             self.probes_unsent += 1
         self._calls.pop(call, None)
 
-    def is_current(self, connection: Connection) -> bool:
-        """Whether new calls go to this connection."""
-        return connection is self._connection
-
     async def wait_ready(self) -> None:
         """Wait until calls can be made. Raises `UnavailableError` once that can never be. A checkpoint."""
         await trio.lowlevel.checkpoint()
@@ -141,7 +140,6 @@ class Subchannel:
         if self._state is _State.CLOSED:
             return
         self._connection = connection
-        self.max_header_list = connection.http2.max_send_header_list
         self._enter(_State.READY, "")
         self.start_queued()
 
@@ -155,15 +153,13 @@ class Subchannel:
         self._connection = None
         self._enter(_State.AWAY, reason)
         waiting = (*self._probes, *self._calls, *self._paused)
-        self._give_up([call for call in waiting if not call.waits], reason)
+        self._give_up([call for call in waiting if not call.waits])
 
     def close(self, reason: str) -> None:
         """The endpoint is gone: every call fails at once, now and for ever. The first reason stays."""
-        if self._state is _State.CLOSED:
-            return
         self._connection = None
         self._enter(_State.CLOSED, reason)
-        self._give_up([*self._probes, *self._calls, *self._paused], reason)
+        self._give_up([*self._probes, *self._calls, *self._paused])
 
     def start_queued(self) -> None:
         """Begin as many queued calls as there are free streams."""
@@ -183,10 +179,10 @@ class Subchannel:
         old, self._changed = self._changed, trio.Event()
         old.set()
 
-    def _give_up(self, calls: list[Queued], reason: str) -> None:
+    def _give_up(self, calls: list[Queued]) -> None:
         for call in calls:
             self.withdraw(call)
-            call.give_up(UnavailableError(reason, started=False, endpoint=self.endpoint))
+            call.give_up(UnavailableError(self._reason, started=False, endpoint=self.endpoint))
 
 
 def _no_nursery(_task: Callable[[], Awaitable[object]]) -> None:

@@ -37,7 +37,7 @@ class Writer:
         self._idle = True  # nothing that was taken from the outbox is still unsent
         self._closing = False
         self._unsent = b""  # what the kernel did not take of a write at once
-        self._file = file_of(stream)  # while `run` runs
+        self._file: Final = file_of(stream)
 
     def begin(self, start: Callable[[], None]) -> None:
         """Let writing begin. `start` starts `run` in a task, when first something cannot leave at once."""
@@ -57,7 +57,6 @@ class Writer:
             self.flush(at_once=True)
         self._closing = True
         self._scope.deadline = deadline
-        self._file = None  # it may soon be another's
         self._work.wake()
 
     async def run(self) -> str:
@@ -78,11 +77,11 @@ class Writer:
                         return ""
                     self._idle = True
                     await self._work.sleep()
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 (the stream is the user's, and may raise anything)
                 return describe(error)
         return ""
 
-    def _write_now(self, file: int) -> None:
+    def _write_now(self, file: Callable[[], int]) -> None:
         data = self._http2.take_outbox()
         written = write_at_once(file, data)
         if written < len(data):

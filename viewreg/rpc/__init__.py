@@ -1,7 +1,7 @@
 """Messages, stubs and servicers of viewreg/rpc/views.proto. Generated, do not edit."""
 
 # First, because purerpc cannot be imported beside h2 4 without it.
-import viewreg._transport.purerpc
+import viewreg
 from viewreg.rpc.views_pb2 import (
     CarouselHashPartitionRequest,
     CarouselRequest,

@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 
 import purerpc  # type: ignore[import-untyped, unused-ignore]
 import viewreg.rpc.views_pb2 as _viewreg_rpc_views_pb2
-from viewreg._transport.calls import UnaryStream, UnaryUnary
-from viewreg._transport.channel import Channel
+from viewreg import Channel, UnaryStream, UnaryUnary
 
 class DiagnosticsServicer(purerpc.Servicer):  # type: ignore[misc, unused-ignore]
     """What the server is and how it is doing. Every view server has this service."""

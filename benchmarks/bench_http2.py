@@ -1,6 +1,7 @@
 """What the HTTP/2 state machine costs by itself, without sockets and without Trio.
 
-Run `python benchmarks/http2_micro.py`. It prints the best of several rounds, as CPU time of one core:
+Run `python benchmarks/bench_http2.py`, with viewreg installed; `--quick` for one round. It prints the best of several
+rounds, as CPU time of one core:
 
 * the whole life of one unary call: the request goes out, the answer comes in as one piece, its message is taken;
 * 1 MiB of a streamed answer in DATA frames of 16 KiB, in messages of 1 MiB and of 1 KiB, taken as they come.
@@ -8,6 +9,7 @@ Run `python benchmarks/http2_micro.py`. It prints the best of several rounds, as
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,6 +31,9 @@ MAX_MESSAGE = 64 * 1024 * 1024  # bytes
 
 def main() -> None:
     """Measure and print."""
+    global ROUNDS  # noqa: PLW0603 (a setting, made once)
+    if "--quick" in sys.argv:
+        ROUNDS = 1
     print(f"unary call:                      {best(unary_calls) / CALLS * 1e6:7.2f} us")
     for size in (1024 * 1024, 1024):
         seconds = best(partial(streamed, size)) / MEGABYTES

@@ -35,7 +35,8 @@ async def assert_nothing_left(line: Line, tasks: int) -> None:
     await wait_all_tasks_blocked()
     assert line.open_streams == 0
     assert not line.subchannel._calls
-    assert not line.connection._blocked
+    assert not line.connection._without_window
+    assert not line.connection._without_room
     assert len(line.nursery.child_tasks) == tasks
     assert line.lost is None
     with trio.fail_after(GUARD):

@@ -18,7 +18,7 @@ from attrs import frozen
 from typing_extensions import TypeVar
 
 from viewreg._endpoint import Endpoint, diff
-from viewreg._errors import RegistryClosedError
+from viewreg._errors import InvalidTypeError, InvalidValueError, RegistryClosedError
 from viewreg._feature import Feature
 from viewreg._snapshot import Change, Snapshot, change_between, endpoint_key, unknown_view, write_dump
 from viewreg._view import View
@@ -153,6 +153,7 @@ class Registry(Generic[F]):
 
         Pass the `last_changed` of what you have seen. Raises `RegistryClosedError` if that can no longer happen.
         """
+        _check_time("last_changed", last_changed)
         return await self._wait(lambda: self.last_changed > last_changed)
 
     async def wait_until(self, predicate: Callable[[Snapshot[F]], bool]) -> Snapshot[F]:
@@ -168,6 +169,7 @@ class Registry(Generic[F]):
 
         A dead fleet is stable. To wait for what you need to be there, use `wait_until`.
         """
+        _check_time("duration", duration)
         await trio.lowlevel.checkpoint()
         while not self._closed:
             due = self.last_changed + duration
@@ -255,6 +257,13 @@ class Registry(Generic[F]):
 
     def __repr__(self) -> str:
         return f"<Registry: {len(self._views)} views, {len(self.healthy_views())} healthy>"
+
+
+def _check_time(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidTypeError(f"{name} {value!r}: expected a number of seconds")
+    if math.isnan(value):
+        raise InvalidValueError(f"{name} {value!r}: expected a number of seconds")
 
 
 class Changes(Generic[F]):

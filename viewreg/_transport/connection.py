@@ -68,8 +68,10 @@ class Connection:
         self._stream: Final = stream
         self._config: Final = config
         self._owner: Final = owner
-        self._writer: Final = Writer(stream, self.http2, self._wake_blocked)
-        self._blocked: dict[Sender, None] = {}  # in the order in which they began to wait
+        self._writer: Final = Writer(stream, self.http2, self._outbox_emptied)
+        # Who has DATA left, in the order in which they began to wait: for a window, or for room in the outbox.
+        self._without_window: dict[Sender, None] = {}
+        self._without_room: dict[Sender, None] = {}
         self._write_error = ""
         self._leaving = "the connection was closed by this side"
         self.heard = trio.current_time()  # when the server last said something; written by the reader
@@ -80,12 +82,22 @@ class Connection:
 
     # -- for calls --
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the outbox takes more. If it does not, the server does not read."""
+        return self.http2.outbox_size < OUTBOX_LIMIT
+
+    @property
+    def free_streams(self) -> int:
+        """How many calls may begin now."""
+        return self.http2.free_streams if self.has_room else 0
+
     def open_stream(self, stream: Stream, block: bytes, body: bytes | None, sender: Sender) -> memoryview | None:
         """Begin a call. Returns what of the body has still to be sent by `send`; see `Protocol.open_stream`."""
         room = max(0, OUTBOX_LIMIT - self.http2.outbox_size)
         rest = self.http2.open_stream(stream, block, body, room)
         if rest is not None:
-            self._blocked[sender] = None
+            self._block(sender)
         self._flush()
         return rest
 
@@ -94,7 +106,7 @@ class Connection:
         room = max(0, OUTBOX_LIMIT - self.http2.outbox_size)
         rest = self.http2.send_data(stream, data, end_stream=end_stream, limit=room)
         if rest is not None:
-            self._blocked[sender] = None
+            self._block(sender)
         self._flush()
         return rest
 
@@ -115,7 +127,8 @@ class Connection:
 
     def forget(self, sender: Sender) -> None:
         """The sender has gone; do not wake it any more."""
-        self._blocked.pop(sender, None)
+        self._without_window.pop(sender, None)
+        self._without_room.pop(sender, None)
 
     def take_message(self, stream: Stream) -> bytes:
         """The message at the stream's head; its bytes are given back to the server as window."""
@@ -184,7 +197,8 @@ class Connection:
                     self._pings = 0
                     event.wake()
                 elif isinstance(event, WindowOpened):
-                    self._wake_blocked()
+                    senders, self._without_window = self._without_window, {}
+                    _wake(senders)
                 elif isinstance(event, SettingsReceived):
                     self.ready = True
                     self._owner.connection_ready(self)
@@ -242,13 +256,16 @@ class Connection:
 
     def _flush(self) -> None:
         """Have sent what is in the outbox: at once, unless others have something to send that can leave together."""
-        self._writer.flush(at_once=self._crowd <= 1 and len(self.http2.streams) <= 1 and not self._blocked)
+        self._writer.flush(at_once=self._crowd <= 1 and len(self.http2.streams) <= 1 and not self._without_room)
 
-    def _wake_blocked(self) -> None:
-        if self._blocked:
-            blocked, self._blocked = self._blocked, {}
-            for sender in blocked:
-                sender.wake_sender()
+    def _block(self, sender: Sender) -> None:
+        blocked = self._without_window if self.has_room else self._without_room
+        blocked[sender] = None
+
+    def _outbox_emptied(self) -> None:
+        senders, self._without_room = self._without_room, {}
+        _wake(senders)
+        self._owner.slots_freed(self)
 
     def _lose(self, reason: str) -> None:
         """Tell every call and the owner, once, in this very step."""
@@ -257,5 +274,10 @@ class Connection:
         self.lost = reason
         for stream in self.http2.lose(reason):
             stream.wake()
-        self._wake_blocked()
+        _wake(self._without_window | self._without_room)
         self._owner.connection_lost(self, reason)
+
+
+def _wake(senders: dict[Sender, None]) -> None:
+    for sender in senders:
+        sender.wake_sender()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 import trio
 
 from viewreg._boundary import close_iterator, only_cancelled
+from viewreg._errors import InvalidTypeError
 from viewreg._http2.stream import PREFIX_SIZE
 from viewreg._transport.status import CallError, InternalError
 
@@ -242,7 +243,12 @@ class Pump:
 
 def encode(message: Message | bytes) -> bytes:
     """A message with its prefix, as it goes into DATA frames. Bytes count as a message that is serialised already."""
-    data = message if isinstance(message, bytes) else message.SerializeToString()
+    if isinstance(message, bytes):
+        data = message
+    elif hasattr(message, "SerializeToString"):
+        data = message.SerializeToString()
+    else:
+        raise InvalidTypeError(f"request {message!r}: expected a protobuf message")
     size = len(data)
     if size > _MAX_LENGTH:
         raise InternalError(f"a request of {size} bytes; gRPC has no room for more than {_MAX_LENGTH}")

@@ -77,7 +77,7 @@ class Subchannel:
         """Begin the call, or queue it. Raises `UnavailableError` if it would be in vain."""
         connection = self._connection
         queued = self._probes if call.probe else self._calls
-        if connection is not None and not self._probes and not queued and connection.http2.free_streams > 0:
+        if connection is not None and not self._probes and not queued and connection.free_streams > 0:
             call.begin(connection)
             return
         if self._state is _State.CLOSED or (self._state is _State.AWAY and not call.waits):
@@ -121,7 +121,8 @@ class Subchannel:
         self._paused.pop(call, None)
         if call in self._probes:
             del self._probes[call]
-            self.probes_unsent += 1
+            if self._connection is None or self._connection.has_room:
+                self.probes_unsent += 1
         self._calls.pop(call, None)
 
     async def wait_ready(self) -> None:
@@ -167,7 +168,7 @@ class Subchannel:
             return
         connection = self._connection
         for queue in (self._probes, self._calls):
-            while queue and connection is not None and connection.http2.free_streams > 0:
+            while queue and connection is not None and connection.free_streams > 0:
                 call = next(iter(queue))
                 del queue[call]
                 call.begin(connection)

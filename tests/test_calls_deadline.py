@@ -208,6 +208,7 @@ async def test_our_deadline_is_never_a_status(server: Server, method: str) -> No
 ENDS = {
     "trailers": lambda peer, stream_id: peer.refuse(stream_id, DEADLINE_EXCEEDED, "too slow"),
     "reset": lambda peer, stream_id: peer.send(rst_stream(stream_id, ErrorCode.CANCEL)),
+    "cancelled": lambda peer, stream_id: peer.refuse(stream_id, 1, "the server noticed our reset first"),
 }
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import viewreg
 from fleet import CLOSED, Fleet, all_healthy, open_fleet, tasks, unhealthy
 from viewreg import Discovery, Feature, RegistryClosedError
 from viewreg.rpc import LookupSRequest, StatsRequest
-
-if TYPE_CHECKING:
-    from trio.testing import MockClock
-
 
 A, B = "a:1", "b:1"
 
@@ -295,3 +291,29 @@ async def test_cancelled_at_every_checkpoint(autojump_clock: MockClock) -> None:
         with trio.fail_after(1):
             await small_body(fleet)
     assert k > 8
+
+
+def test_ctrl_c_while_it_closes() -> None:
+    """Ctrl-C that strikes in the middle of closing comes out, and everything is closed all the same."""
+    closing = False
+
+    def wall_clock() -> float:
+        if closing:
+            raise KeyboardInterrupt
+        return 1e9
+
+    async def main() -> bool:
+        nonlocal closing
+        async with open_fleet() as fleet:
+            locator = viewreg.StaticLocator([A])
+            try:
+                with trio.fail_after(60):
+                    async with viewreg.open_registry(locator, dial=fleet.dial, wall_clock=wall_clock) as registry:
+                        await registry.wait_until(all_healthy)
+                        closing = True
+            except KeyboardInterrupt:
+                await trio.sleep(CLOSED)
+                return not fleet.streams
+        return False
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0))

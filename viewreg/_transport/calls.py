@@ -126,12 +126,15 @@ class StreamUnary(_Call[Req, Res]):
             except CallError as error:  # raised outside: the nursery would make a group of it
                 answer = error
             pump.scope.cancel()
-        if pump.error is not None:
-            raise pump.error
-        if isinstance(answer, CallError):
-            raise answer
-        assert answer is not None
-        return answer
+        try:
+            if pump.error is not None:
+                raise pump.error
+            if isinstance(answer, CallError):
+                raise answer
+            assert answer is not None
+            return answer
+        finally:
+            del answer, pump  # an error whose traceback leads back to it would hold the call
 
 
 class StreamStream(_Call[Req, Res]):

@@ -46,8 +46,8 @@ def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearra
 
 
 def write_at_once(file: Callable[[], int], data: bytes) -> int:
-    """Write what the kernel takes now. Returns how many bytes; 0 also if the connection is lost: others will notice."""
+    """Write what the kernel takes now. Returns how many bytes. Raises OSError if the connection is lost."""
     try:
         return os.write(file(), data)
-    except OSError:
+    except BlockingIOError:
         return 0

@@ -78,9 +78,13 @@ class ResponseStream(Generic[Res]):
             going_on = True  # another task's call, and its turn
             raise
         except CallError:
-            if self._pump is not None and self._pump.error is not None:
-                raise self._pump.error from None
-            raise
+            error = None if self._pump is None else self._pump.take_error()
+            if error is None:
+                raise
+            try:
+                raise error from None
+            finally:
+                del error  # whose traceback leads here
         finally:
             if not going_on:
                 self._leave()
@@ -221,6 +225,11 @@ class Pump:
         self._messages = messages
         self.scope: Final = trio.CancelScope()
         self.error: Exception | None = None
+
+    def take_error(self) -> Exception | None:
+        """What the iterable raised, once."""
+        error, self.error = self.error, None
+        return error
 
     async def run(self) -> None:
         try:

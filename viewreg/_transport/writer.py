@@ -36,6 +36,7 @@ class Writer:
         self._start: Callable[[], None] | None = None  # starts `run`; taken when it does
         self._idle = True  # nothing that was taken from the outbox is still unsent
         self._closing = False
+        self._error = ""  # of a write at once
         self._unsent = b""  # what the kernel did not take of a write at once
         self._file: Final = file_of(stream)
 
@@ -66,7 +67,7 @@ class Writer:
         """
         with self._scope:
             try:
-                while True:
+                while not self._error:
                     self._idle = False
                     while self._unsent or self._http2.outbox_size:
                         data, self._unsent = self._unsent + self._http2.take_outbox(), b""
@@ -79,11 +80,16 @@ class Writer:
                     await self._work.sleep()
             except Exception as error:  # noqa: BLE001 (the stream is the user's, and may raise anything)
                 return describe(error)
-        return ""
+        return self._error
 
     def _write_now(self, file: Callable[[], int]) -> None:
         data = self._http2.take_outbox()
-        written = write_at_once(file, data)
+        try:
+            written = write_at_once(file, data)
+        except OSError as error:
+            self._error, self._idle = describe(error), False  # `run` tells it: the kernel does so only once
+            self._wake()
+            return
         if written < len(data):
             self._unsent, self._idle = data[written:], False
             self._wake()

@@ -18,9 +18,12 @@ from viewreg import CallError, Config, InvalidTypeError, UnavailableError
 from viewreg._transport.connection import OUTBOX_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
+    from typing import Any
 
-    from transport import Kind
+    from nasty.nasty_grpc import NastyStub
+
+    Kind = Callable[[NastyStub, Order], Coroutine[Any, Any, None]]
 
 CALLERS = 50
 REQUEST = 1000  # bytes that the headers and the reset of a call come to, at most
@@ -81,9 +84,9 @@ async def test_calls_wait_while_the_server_does_not_read(autojump_clock: object)
         unblock = trio.Event()
         send_all = stream.send_all
 
-        async def stuck(what: bytes | bytearray | memoryview) -> None:
+        async def stuck(data: bytes | bytearray | memoryview) -> None:
             await unblock.wait()
-            await send_all(what)
+            await send_all(data)
 
         stream.send_all = stuck  # type: ignore[method-assign]
 

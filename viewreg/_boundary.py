@@ -18,6 +18,7 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
 _CLOSE_TIME: Final = 1.0  # seconds
 _DRAIN_PASSES: Final = 5  # scheduler passes: enough to poll the network, to read, and to wake whom it concerns
@@ -33,6 +34,31 @@ def only_cancelled() -> Iterator[None]:
         if cancelled is None or others is None or others.split(Exception)[1] is not None:
             raise
         raise cancelled from None
+
+
+class HeldBack:
+    """Keeps what its block raises from a nursery around it, which would make a group of it. `release` raises it."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> bool:
+        self.error = error
+        return True
+
+    def release(self) -> None:
+        """Raise it, as itself."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # no cycle through this frame
 
 
 async def close_iterator(iterator: object) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
-from viewreg._boundary import describe, only_cancelled
+from viewreg._boundary import HeldBack, describe, only_cancelled
 from viewreg._config import Config
 from viewreg._errors import InvalidTypeError, LocatorError, check_type
 from viewreg._locator import Discovery, Locator
@@ -112,15 +112,14 @@ def _opened(uri: str) -> object:
 @asynccontextmanager
 async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
     registry = services.registry = Registry(services.probe.no_features, services.supervise)
-    body_error: BaseException | None = None
+    body = HeldBack()
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(services.run)
             try:
-                await services.started.wait()
-                yield registry
-            except BaseException as error:  # noqa: BLE001 (held back, and raised again below)
-                body_error = error
+                with body:
+                    await services.started.wait()
+                    yield registry
             finally:
                 try:
                     registry._close()  # noqa: SLF001 (its writing side is for here)
@@ -134,13 +133,9 @@ async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
         for leaf in _leaves(bugs):
             if not isinstance(leaf, Exception):
                 raise leaf from None  # Ctrl-C, or an exit: Trio delivers them wherever the program happens to be
-        errors = [*bugs.exceptions, *_without_cancelled(body_error)]
+        errors = [*bugs.exceptions, *_without_cancelled(body.error)]
         raise BaseExceptionGroup("a service of the registry failed, which is a bug", errors) from None
-    if body_error is not None:
-        try:
-            raise body_error
-        finally:
-            del body_error  # no cycle through this frame
+    body.release()
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

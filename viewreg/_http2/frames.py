@@ -99,6 +99,17 @@ def headers_frames(stream_id: int, block: bytes, *, end_stream: bool, max_frame_
     ))  # fmt: skip
 
 
+def request_frames(stream_id: int, block: bytes, body: bytes) -> bytes:
+    """A whole request: HEADERS, and DATA with END_STREAM; for a block and a body that fit one frame each."""
+    pack, headers, data = FRAME_HEADER.pack, len(block), len(body)
+    return b"".join((
+        pack(headers >> 8, headers & 0xFF, HEADERS, END_HEADERS, stream_id),
+        block,
+        pack(data >> 8, data & 0xFF, DATA, END_STREAM, stream_id),
+        body,
+    ))  # fmt: skip
+
+
 def settings_frame(settings: dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(code, value) for code, value in settings.items()))
 

@@ -93,20 +93,16 @@ class Outgoing:
             self.going_away = True  # a new connection has new ids
         stream.send_window = window = self._initial_send_window
         self.streams[stream_id] = stream
-        head = frames.headers_frames(stream_id, block, end_stream=False, max_frame_size=self._max_send_frame)
-        if body is None:
-            self._put(head)
-            return None
-        size = len(body)
-        if 0 < size <= min(limit, window, self._send_window, self._max_send_frame):
+        largest = self._max_send_frame
+        if body and len(block) <= largest and (size := len(body)) <= min(limit, window, self._send_window, largest):
             # The common case: the whole request leaves in one piece.
             stream.send_window = window - size
             self._send_window -= size
             stream.local_closed = True
-            self._put(head + frames.frame(frames.DATA, frames.END_STREAM, stream_id, body))
+            self._put(frames.request_frames(stream_id, block, body))
             return None
-        self._put(head)
-        return self.send_data(stream, memoryview(body), end_stream=True, limit=limit)
+        self._put(frames.headers_frames(stream_id, block, end_stream=False, max_frame_size=largest))
+        return None if body is None else self.send_data(stream, memoryview(body), end_stream=True, limit=limit)
 
     def send_data(self, stream: Stream, data: memoryview, *, end_stream: bool, limit: int) -> memoryview | None:
         """Queue of `data` what the windows and `limit` bytes allow. Returns the rest, None once all is queued.

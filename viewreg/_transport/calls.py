@@ -75,7 +75,7 @@ class UnaryUnary(_Call[Req, Res]):
         The enclosing cancel scope's deadline goes to the server. Raises `CallError`. Cancelled, the server is told.
         """
         exchange = self._channel.exchange(self._path, metadata, encode(message))
-        return self._decode(exchange, await exchange.single_answer())
+        return decode(exchange, self._response_type, await exchange.single_answer())
 
     async def with_metadata(self, message: Req, *, metadata: MetadataLike | None = None) -> Response[Res]:
         """The same, and the metadata that came with the answer."""

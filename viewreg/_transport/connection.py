@@ -90,7 +90,7 @@ class Connection:
     @property
     def free_streams(self) -> int:
         """How many calls may begin now."""
-        return self.http2.free_streams if self.has_room else 0
+        return self.http2.free_streams if self.http2.outbox_size < OUTBOX_LIMIT else 0
 
     def open_stream(self, stream: Stream, block: bytes, body: bytes | None, sender: Sender) -> memoryview | None:
         """Begin a call. Returns what of the body has still to be sent by `send`; see `Protocol.open_stream`."""
@@ -174,10 +174,7 @@ class Connection:
         receive_some, http2 = receiver(self._stream), self.http2
         while True:
             try:
-                with only_cancelled():
-                    data = await receive_some()
-                if not isinstance(data, bytes | bytearray):
-                    raise TypeError(f"receive_some returned {type(data).__name__}: expected bytes")
+                data = await receive_some()
             except Exception as error:  # noqa: BLE001 (the stream is the user's, and may raise anything)
                 self._lose(describe(error))
                 return
@@ -243,11 +240,11 @@ class Connection:
                 continue
             self._pings += 1
             self._silent = True
-            asked = trio.current_time()
+            asked, emptied = trio.current_time(), self._writer.emptied
             self.http2.ping(b"viewreg\0")
             self._flush()
             await trio.sleep(timeout)
-            if self._writer.caught_up < asked:
+            if self._writer.emptied == emptied:
                 await trio.sleep(timeout)  # the PING could not leave: the time for its answer has hardly begun
             await let_readers_drain()
             if self._silent:

@@ -61,6 +61,9 @@ REPLAY_LIMIT: Final = 64 * 1024  # bytes of a streamed request that are kept for
 _HEAD_OVERHEAD: Final = 400
 
 
+_NOBODY: Final = Wakeup()  # waits for room to send in a call whose request was complete from the start
+
+
 def _nobody() -> None:
     """Whom a stream wakes after its call was left."""
 
@@ -108,7 +111,7 @@ class Exchange:
         self._error: CallError | None = None  # why it never began
         self._refusals = 0
         self._reading: Final = Wakeup()
-        self._sending: Final = Wakeup()
+        self._sending: Final = _NOBODY if body is not None else Wakeup()
 
     # -- beginning --
 
@@ -165,23 +168,23 @@ class Exchange:
     @property
     def ended(self) -> bool:
         """Nothing more will arrive."""
-        return self._error is not None or self.stream.ended
+        stream = self.stream
+        return stream.remote_closed or stream.failure is not None or self._error is not None
 
     async def single_answer(self) -> bytes:
         """Start the call, wait for exactly one answer and a good end, and leave it in any case. Raises `CallError`."""
         answer: bytes | None = None
         try:
             await self.start()
-            while True:
-                if self.stream.has_message:
+            ended = False
+            while not ended:
+                await self._reading.sleep()  # whatever has changed since the start wakes it
+                while self.stream.has_message:
                     if answer is not None:
                         raise InternalError("the server sent more than one answer", endpoint=self.endpoint)
                     assert self.connection is not None
                     answer = self.connection.take_message(self.stream)
-                elif self.ended:
-                    break
-                else:
-                    await self._reading.sleep()
+                ended = self.ended
             await self.check()
         finally:
             self.cancel()
@@ -247,17 +250,18 @@ class Exchange:
 
     def cancel(self) -> None:
         """Leave the call, whatever its state: the server is told by RST_STREAM(CANCEL). Nothing if it has ended."""
-        if self.connection is None:
-            self._subchannel.withdraw(self)
-        else:
-            if not self.stream.ended:
-                self.connection.reset(self.stream, ErrorCode.CANCEL)
-            self.connection.forget(self)
+        stream, connection = self.stream, self.connection
+        if self._rest is not None and connection is not None:
+            connection.forget(self)
         self._rest = self._sent = None
-        self.stream.discard()
+        stream.discard()
         if not self.ended:
+            if connection is None:
+                self._subchannel.withdraw(self)
+            else:
+                connection.reset(stream, ErrorCode.CANCEL)
             self.give_up(CancelledError("the call was left", endpoint=self.endpoint))
-        self.stream.wake = _nobody  # or stream and exchange would hold each other until the garbage collector comes
+        stream.wake = _nobody  # or stream and exchange would hold each other until the garbage collector comes
 
     @property
     def initial_metadata(self) -> Metadata:
@@ -289,7 +293,7 @@ class Exchange:
         if stream.headers is not None:
             self._sent = None
         self._reading.wake()
-        if stream.local_closed:
+        if stream.local_closed and not self._request_ended:
             self._sending.wake()
 
     def _begin_anew(self, failure: StreamFailure) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from viewreg._boundary import only_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -31,7 +33,7 @@ def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearra
     """A function that waits for bytes and returns some, or none at the end. It raises like the stream, or OSError."""
     file = file_of(stream)
     if file is None:
-        return lambda: stream.receive_some(READ_SIZE)
+        return lambda: _receive_from(stream)
     wait_readable, read = trio.lowlevel.wait_readable, os.read
 
     async def receive_some() -> bytes:
@@ -43,6 +45,14 @@ def receiver(stream: trio.abc.Stream) -> Callable[[], Awaitable[bytes | bytearra
                 continue
 
     return receive_some
+
+
+async def _receive_from(stream: trio.abc.Stream) -> bytes | bytearray:
+    with only_cancelled():  # the stream is the user's, and may raise and return anything
+        data: object = await stream.receive_some(READ_SIZE)
+    if not isinstance(data, bytes | bytearray):
+        raise TypeError(f"receive_some returned {type(data).__name__}: expected bytes")
+    return data
 
 
 def write_at_once(file: Callable[[], int], data: bytes) -> int:

@@ -164,7 +164,7 @@ class Subchannel:
 
     def start_queued(self) -> None:
         """Begin as many queued calls as there are free streams."""
-        if not self.wanted:
+        if not self._calls and not self._probes:
             return
         connection = self._connection
         for queue in (self._probes, self._calls):

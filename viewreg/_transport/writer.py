@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """See the module. `emptied` is called whenever the outbox was taken: there is room again."""
+    """See the module. `taken` is called whenever the outbox was taken: there is room again."""
 
-    def __init__(self, stream: trio.abc.Stream, http2: Protocol, emptied: Callable[[], None]) -> None:
-        self.caught_up = trio.current_time()  # when all that was put into the outbox had last been written
+    def __init__(self, stream: trio.abc.Stream, http2: Protocol, taken: Callable[[], None]) -> None:
+        self.emptied = 0  # how often all that was put into the outbox had been written
         self._stream: Final = stream
         self._http2: Final = http2
-        self._emptied: Final = emptied
+        self._taken: Final = taken
         self._work: Final = Wakeup()
         self._scope: Final = trio.CancelScope(shield=True)
         self._start: Callable[[], None] | None = None  # starts `run`; taken when it does
@@ -71,9 +71,9 @@ class Writer:
                     self._idle = False
                     while self._unsent or self._http2.outbox_size:
                         data, self._unsent = self._unsent + self._http2.take_outbox(), b""
-                        self._emptied()
+                        self._taken()
                         await self._stream.send_all(data)
-                    self.caught_up = trio.current_time()
+                    self.emptied += 1
                     if self._closing:
                         return ""
                     self._idle = True
@@ -94,7 +94,7 @@ class Writer:
             self._unsent, self._idle = data[written:], False
             self._wake()
         else:
-            self.caught_up = trio.current_time()
+            self.emptied += 1
 
     def _wake(self) -> None:
         start, self._start = self._start, None

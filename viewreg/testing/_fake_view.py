@@ -19,6 +19,7 @@ import attrs
 import trio
 from attrs import frozen
 
+from viewreg._boundary import HeldBack
 from viewreg._endpoint import Endpoint
 from viewreg._errors import ViewregError, check_int
 from viewreg._partition import FactPartition, KeyEncoding
@@ -76,21 +77,14 @@ async def open_fake_view(
     serving = Serving(
         partition=partition, view_type=view_type, facts=facts, ride_chunks=ride_chunks, ride_interval=ride_interval
     )
-    body_error: BaseException | None = None
+    body = HeldBack()
     async with trio.open_nursery() as nursery:
         view = FakeView(nursery, serving)
-        try:
+        with body:
             await view._start(port)  # noqa: SLF001 (the same module)
             yield view
-        except BaseException as error:  # noqa: BLE001 (held back from the nursery, which would wrap it, and raised below)
-            body_error = error
-        finally:
-            await view._end()  # noqa: SLF001 (the same module)
-    if body_error is not None:
-        try:
-            raise body_error
-        finally:
-            del body_error  # no cycle through this frame
+        await view._end()  # noqa: SLF001 (the same module)
+    body.release()
 
 
 class FakeView:

@@ -20,7 +20,7 @@ from pathlib import Path
 import nox
 
 PYTHONS = ("3.11", "3.12", "3.13")
-SOURCES = ("viewreg", "tests", "examples", "benchmarks", "proto", "noxfile.py")
+SOURCES = ("viewreg", "pytest_viewreg.py", "tests", "examples", "benchmarks", "proto", "noxfile.py")
 # What is generated from which proto: its package's folder, below which root, where the proto is, options of our plugin.
 GENERATED = (
     ("viewreg/rpc", ".", "proto/views.proto", "init"),
@@ -130,6 +130,7 @@ def build(session: nox.Session) -> None:
         with zipfile.ZipFile(wheel) as archive:
             packed = set(archive.namelist())
         tree = {str(path) for path in Path("viewreg").rglob("*.*") if "__pycache__" not in path.parts}
+        tree.add("pytest_viewreg.py")
         if missing := sorted(tree - packed):
             session.error(f"not in the wheel: {', '.join(missing)}")
         session.run("python", "-m", "venv", f"{folder}/clean")

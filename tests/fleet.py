@@ -20,8 +20,21 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import viewreg
-from peers import ACK, END_STREAM, Frame, FrameReader, H2View, data, frame, goaway, headers, message, settings, trailers
+from peers import H2View
 from viewreg.rpc import LogStatusRequest, StatsResult
+from viewreg.testing.frames import (
+    ACK,
+    END_STREAM,
+    Frame,
+    FrameReader,
+    data,
+    frame,
+    goaway,
+    headers,
+    message,
+    settings,
+    trailers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

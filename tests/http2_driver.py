@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peers import FrameReader, message, settings, settings_ack
 from viewreg._http2.headers import literal, request_block
 from viewreg._http2.protocol import Protocol
 from viewreg._http2.stream import Stream
+from viewreg.testing.frames import FrameReader, message, settings, settings_ack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from peers import Frame
     from viewreg._http2.protocol import Event
+    from viewreg.testing.frames import Frame
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024  # bytes
 NO_LIMIT: Final = 2**40  # bytes for the outbox

@@ -1,341 +1,34 @@
-"""Servers for tests: one that a test spells out frame by frame, and a view that works by itself.
+"""`H2View`: a view server in memory for tests, which works by itself.
 
 Rules:
-* Both live on any Trio stream, one end of `memory_stream_pair()` for one, and use no time but Trio's: so they work in
-  virtual time. Neither opens a socket.
-* `ScriptedPeer` does only what the test tells it, and reads only while the test waits in one of its `expect` methods.
-* `H2View` stands on the `h2` package, not on the code under test. Its knobs are attributes that may change at any time.
-* The functions that pack frames accept anything, so that a test can break every rule of HTTP/2.
+* It lives on any Trio stream, one end of `memory_stream_pair()` for one, and uses no time but Trio's: so it works in
+  virtual time. It opens no socket.
+* It stands on the `h2` package, not on the code under test. Its knobs are attributes that may change at any time.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-import hpack
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 from trio.testing import memory_stream_pair
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from viewreg.testing import PeerRequest
+from viewreg.testing.frames import RESPONSE, goaway, message, status_fields
 
+if TYPE_CHECKING:
     from viewreg.rpc import StatsResult
 
 _EVENTS: Final[Any] = h2.events  # its types say nothing, or differ from version to version
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-KINDS: Final = (
-    "DATA", "HEADERS", "PRIORITY", "RST_STREAM", "SETTINGS", "PUSH_PROMISE", "PING", "GOAWAY", "WINDOW_UPDATE",
-    "CONTINUATION",
-)  # fmt: skip
-END_STREAM = ACK = 0x1
-END_HEADERS: Final = 0x4
-PADDED: Final = 0x8
-PRIORITY: Final = 0x20
-PATIENCE: Final = 60.0  # seconds of Trio's clock that a peer waits for what a test expects
-
-RESPONSE: Final = ((b":status", b"200"), (b"content-type", b"application/grpc"))
-
-# -- frames as bytes --
-
-
-def frame(
-    kind: str | int, flags: int = 0, stream_id: int = 0, payload: bytes = b"", *, length: int | None = None
-) -> bytes:
-    """Any frame, also a wrong one. `length` lies about the payload's."""
-    number = KINDS.index(kind) if isinstance(kind, str) else kind
-    size = len(payload) if length is None else length
-    return size.to_bytes(3, "big") + bytes((number, flags)) + stream_id.to_bytes(4, "big") + payload
-
-
-def data(stream_id: int, payload: bytes = b"", *, end: bool = False, padding: int | None = None) -> bytes:
-    """DATA; with `padding`, that many bytes of it."""
-    flags = END_STREAM if end else 0
-    if padding is not None:
-        return frame("DATA", flags | PADDED, stream_id, bytes((padding,)) + payload + bytes(padding))
-    return frame("DATA", flags, stream_id, payload)
-
-
-def headers(stream_id: int, fields: Iterable[tuple[bytes, bytes]] = RESPONSE, *, end: bool = False) -> bytes:
-    """HEADERS with literals that enter no table."""
-    return frame("HEADERS", END_HEADERS | (END_STREAM if end else 0), stream_id, block(fields))
-
-
-def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A header block of literals that enter no table. Names and values are shorter than 16,511 bytes."""
-    return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields)
-
-
-def trailers(stream_id: int, status: int = 0, *fields: tuple[bytes, bytes]) -> bytes:
-    """HEADERS that end a stream with a gRPC status."""
-    return headers(stream_id, ((b"grpc-status", b"%d" % status), *fields), end=True)
-
-
-def settings(values: Mapping[int, int] | None = None) -> bytes:
-    """SETTINGS of number -> value."""
-    return frame("SETTINGS", payload=b"".join(struct.pack(">HL", *item) for item in (values or {}).items()))
-
-
-def settings_ack() -> bytes:
-    """The acknowledgement of SETTINGS."""
-    return frame("SETTINGS", ACK)
-
-
-def ping(payload: bytes = b"12345678", *, ack: bool = False) -> bytes:
-    """PING, or its answer."""
-    return frame("PING", ACK if ack else 0, 0, payload)
-
-
-def goaway(last_stream_id: int = 2**31 - 1, code: int = 0, debug: bytes = b"") -> bytes:
-    """GOAWAY; by default the first of a graceful end, which refuses no stream yet."""
-    return frame("GOAWAY", payload=struct.pack(">LL", last_stream_id, code) + debug)
-
-
-def window_update(stream_id: int, increment: int) -> bytes:
-    """WINDOW_UPDATE; stream 0 is the connection."""
-    return frame("WINDOW_UPDATE", 0, stream_id, struct.pack(">L", increment))
-
-
-def rst_stream(stream_id: int, code: int = 0) -> bytes:
-    """RST_STREAM."""
-    return frame("RST_STREAM", 0, stream_id, struct.pack(">L", code))
-
-
-def message(body: bytes, *, compressed: bool = False) -> bytes:
-    """A gRPC message with its prefix of five bytes."""
-    return bytes((compressed,)) + len(body).to_bytes(4, "big") + body
-
-
-def _text(text: bytes) -> bytes:
-    size = len(text)
-    if size < 127:
-        return bytes((size,)) + text
-    rest = size - 127
-    head = bytes((127, rest)) if rest < 128 else bytes((127, rest & 127 | 128, rest >> 7))
-    return head + text
-
-
-# -- bytes as frames --
-
-
-@frozen
-class Frame:
-    """A frame that was received. `headers` stands in the frame that completes the block."""
-
-    kind: str
-    flags: int
-    stream_id: int
-    payload: bytes = field(repr=False)
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-    @property
-    def end_stream(self) -> bool:
-        """It is the last one of its side of the stream."""
-        return self.kind in ("DATA", "HEADERS") and bool(self.flags & END_STREAM)
-
-    @property
-    def ack(self) -> bool:
-        """It acknowledges SETTINGS or answers a PING."""
-        return self.kind in ("SETTINGS", "PING") and bool(self.flags & ACK)
-
-    @property
-    def code(self) -> int:
-        """The error code of RST_STREAM and GOAWAY."""
-        return int.from_bytes(self.payload[:4] if self.kind == "RST_STREAM" else self.payload[4:8], "big")
-
-    @property
-    def increment(self) -> int:
-        """What WINDOW_UPDATE adds."""
-        return int.from_bytes(self.payload, "big")
-
-    @property
-    def settings(self) -> dict[int, int]:
-        """The values that SETTINGS gives."""
-        return dict(struct.iter_unpack(">HL", self.payload))
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first field of that name."""
-        return next((value for key, value in self.headers if key == name), None)
-
-
-class FrameReader:
-    """Bytes of a client in, its frames out; no I/O. The preface is checked and left out."""
-
-    def __init__(self, *, preface: bool = True) -> None:
-        self._buffer = b""
-        self._preface = preface
-        self._decoder: Final[Any] = hpack.Decoder()
-        self._block = b""
-
-    def feed(self, received: bytes | bytearray) -> list[Frame]:
-        """The frames that are complete now."""
-        self._buffer += received
-        if self._preface:
-            assert PREFACE.startswith(self._buffer[: len(PREFACE)]), f"not HTTP/2's preface: {self._buffer[:24]!r}"
-            if len(self._buffer) < len(PREFACE):
-                return []
-            self._preface, self._buffer = False, self._buffer[len(PREFACE) :]
-        result = []
-        while len(self._buffer) >= 9:
-            end = 9 + int.from_bytes(self._buffer[:3], "big")
-            if len(self._buffer) < end:
-                break
-            result.append(self._parse(self._buffer[:9], self._buffer[9:end]))
-            self._buffer = self._buffer[end:]
-        return result
-
-    def _parse(self, head: bytes, payload: bytes) -> Frame:
-        kind, flags, stream_id = KINDS[head[3]], head[4], int.from_bytes(head[5:9], "big")
-        fields: tuple[tuple[bytes, bytes], ...] = ()
-        if kind in ("HEADERS", "CONTINUATION"):
-            self._block += payload
-            if flags & END_HEADERS:
-                decoded = self._decoder.decode(self._block, raw=True)
-                fields = tuple((bytes(name), bytes(value)) for name, value in decoded)
-                self._block = b""
-        return Frame(kind, flags, stream_id, payload, fields)
-
-
-# -- a server that a test spells out --
-
-
-@frozen
-class Request:
-    """A whole request of a client."""
-
-    stream_id: int
-    path: str
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes = field(repr=False)  # of all its DATA frames
-
-    @property
-    def message(self) -> bytes:
-        """The one message of a unary request, without prefix."""
-        size = int.from_bytes(self.body[1:5], "big")
-        assert len(self.body) == 5 + size, f"{len(self.body)} bytes are not one message"
-        return self.body[5:]
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first field of that name."""
-        return next((value for key, value in self.headers if key == name), None)
-
-
-class ScriptedPeer:
-    """A server in the hands of one test: `await peer.handshake()`, `await peer.expect("HEADERS")`, `peer.send(...)`.
-
-    `frames` are all that arrived, in order. Only one task at a time may be in an `expect` method.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, *, preface: bool = True) -> None:
-        self.frames: Final[list[Frame]] = []
-        self.ended = False  # the client has closed the stream, or it broke
-        self._stream: Final = stream
-        self._reader: Final = FrameReader(preface=preface)
-        self._unclaimed: Final[list[Frame]] = []  # those that no `expect` has returned
-
-    @classmethod
-    def pair(cls) -> tuple[Self, trio.abc.Stream]:
-        """A peer, and the stream for its client."""
-        client, server = memory_stream_pair()
-        return cls(server), client
-
-    async def send(self, *parts: bytes) -> None:
-        """Write these bytes, as one."""
-        await self._stream.send_all(b"".join(parts))
-
-    async def handshake(self, values: Mapping[int, int] | None = None) -> Frame:
-        """Send SETTINGS, acknowledge the client's and see ours acknowledged. Returns the client's SETTINGS."""
-        await self.send(settings(values))
-        first = await self.expect("SETTINGS", ack=False)
-        await self.send(settings_ack())
-        await self.expect("SETTINGS", ack=True)
-        return first
-
-    async def expect(self, kind: str, **attributes: object) -> Frame:
-        """The first frame of this kind, with these attributes of `Frame`, that no earlier `expect` returned.
-
-        Others stay for later calls. Fails if the client closes the stream or `PATIENCE` ends first.
-        """
-        assert kind in KINDS, f"{kind!r} is none of {', '.join(KINDS)}"
-        with trio.move_on_after(PATIENCE):
-            claimed = self._claim(kind, attributes)
-            while claimed is None and not self.ended:
-                await self._receive()
-                claimed = self._claim(kind, attributes)
-            if claimed is not None:
-                return claimed
-        wanted = " ".join((kind, *(f"{name}={value!r}" for name, value in attributes.items())))
-        how = "the client closed the stream" if self.ended else f"nothing like it came within {PATIENCE:g} s"
-        raise AssertionError(f"expected {wanted}; {how}. Not claimed: {self._unclaimed}")
-
-    async def expect_request(self) -> Request:
-        """The next request, up to its end."""
-        head = await self.expect("HEADERS")
-        body = b""
-        end = head.end_stream
-        while not end:
-            part = await self.expect("DATA", stream_id=head.stream_id)
-            body += part.payload
-            end = part.end_stream
-        path = head.header(b":path")
-        assert path is not None
-        return Request(head.stream_id, path.decode(), head.headers, body)
-
-    async def expect_end(self) -> None:
-        """The client closes the stream. What it sends before that is kept in `frames`."""
-        with trio.fail_after(PATIENCE):
-            while not self.ended:
-                await self._receive()
-
-    async def respond(
-        self, stream_id: int, *messages: bytes, status: int = 0, details: str = "", end: bool = True
-    ) -> None:
-        """Answer with these messages and, unless `end` is false, with this status. Sent as one."""
-        parts = [headers(stream_id), *(data(stream_id, message(body)) for body in messages)]
-        if end:
-            parts.append(trailers(stream_id, status, *_details(details)))
-        await self.send(*parts)
-
-    async def refuse(self, stream_id: int, status: int, details: str = "") -> None:
-        """Answer by a status alone: one HEADERS frame, which is called trailers-only."""
-        fields = (*RESPONSE, (b"grpc-status", b"%d" % status), *_details(details))
-        await self.send(headers(stream_id, fields, end=True))
-
-    async def close(self) -> None:
-        """Close the stream, without a word."""
-        self.ended = True
-        await self._stream.aclose()
-
-    def _claim(self, kind: str, attributes: Mapping[str, object]) -> Frame | None:
-        for at, found in enumerate(self._unclaimed):
-            if found.kind == kind and all(getattr(found, name) == value for name, value in attributes.items()):
-                return self._unclaimed.pop(at)
-        return None
-
-    async def _receive(self) -> None:
-        try:
-            received = await self._stream.receive_some(65_536)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            received = b""
-        self.ended = not received
-        arrived = self._reader.feed(received) if received else []
-        self.frames.extend(arrived)
-        self._unclaimed.extend(arrived)
-
-
-def _details(details: str) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"grpc-message", details.encode("ascii")),) if details else ()
-
-
-# -- a view that works by itself --
+_PATIENCE: Final = 60.0  # seconds of Trio's clock that a view waits for what a test expects
 
 
 class H2View:
@@ -357,7 +50,7 @@ class H2View:
         self.details = ""  # the words beside it
         self.max_concurrent_streams: int | None = None  # for connections made from now on
         # What happened, for the test to look at.
-        self.requests: Final[list[Request]] = []  # complete ones, in order
+        self.requests: Final[list[PeerRequest]] = []  # complete ones, in order
         self.resets: Final[list[tuple[int, int]]] = []  # stream id and code of each RST_STREAM of a client
         self.connections_made = 0
         self._connections: Final[set[_Connection]] = set()
@@ -413,12 +106,12 @@ class H2View:
             connection.go_away(code, debug)
 
     async def wait_requests(self, count: int) -> None:
-        """Wait until so many requests have arrived in all. Fails after `PATIENCE`."""
-        with trio.fail_after(PATIENCE):
+        """Wait until so many requests have arrived in all. Fails after a minute."""
+        with trio.fail_after(_PATIENCE):
             while len(self.requests) < count:
                 await self._requested.wait()
 
-    def note(self, request: Request) -> None:
+    def note(self, request: PeerRequest) -> None:
         """For the connections: a request is complete."""
         self.requests.append(request)
         old, self._requested = self._requested, trio.Event()
@@ -506,14 +199,14 @@ class _Connection:
     async def _answer(self, stream_id: int, call: _Call) -> None:
         view = self._view
         path = dict(call.head)[b":path"].decode()
-        view.note(Request(stream_id, path, call.head, bytes(call.body)))
+        view.note(PeerRequest(stream_id, path, call.head, bytes(call.body)))
         with call.scope:
             if view.delay:
                 await trio.sleep(view.delay)
             if view.hang:
                 await trio.sleep_forever()
             status, body = self._reply(path, bytes(call.body))
-            fields = ((b"grpc-status", b"%d" % status), *_details(view.details if status else ""))
+            fields = status_fields(status, view.details if status else "")
             if status:
                 self._h2.send_headers(stream_id, (*RESPONSE, *fields), end_stream=True)
             else:

@@ -11,19 +11,20 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Order
-from peers import rst_stream, settings
 from servers import GUARD
 from transport import KINDS, numbers, open_channel, open_scripted, orders
 from viewreg._http2.frames import ErrorCode
 from viewreg._transport.exchange import timeout_text
 from viewreg._transport.status import CallError, CancelledError, DeadlineExceededError
+from viewreg.testing.frames import rst_stream, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from nasty.nasty_grpc import NastyStub
-    from peers import Frame, ScriptedPeer
     from servers import Server
+    from viewreg.testing import ScriptedPeer
+    from viewreg.testing.frames import Frame
 
     Kind = Callable[[NastyStub, Order], Coroutine[Any, Any, None]]
 

@@ -13,11 +13,12 @@ from trio.testing import wait_all_tasks_blocked
 import viewreg
 from fleet import all_healthy, open_fleet
 from nasty.nasty_pb2 import Answer, Order
-from peers import ScriptedPeer, data, headers, message, rst_stream, trailers, window_update
 from transport import KINDS, Line, open_scripted, unary_unary
 from viewreg import CancelledError, Config, Feature, ProbeResult, UnavailableError
 from viewreg._http2.frames import ErrorCode
 from viewreg.rpc import StatsRequest
+from viewreg.testing import ScriptedPeer
+from viewreg.testing.frames import data, headers, message, rst_stream, trailers, window_update
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

@@ -16,16 +16,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Order
-from peers import (
-    ScriptedPeer,
-    data,
-    goaway,
-    headers,
-    message,
-    ping,
-    rst_stream,
-    trailers,
-)
 from servers import GUARD, running
 from transport import KINDS, Passes, note, open_channel, open_scripted, unary_unary
 from viewreg._http2.frames import ErrorCode
@@ -37,6 +27,8 @@ from viewreg._transport.status import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from viewreg.testing import ScriptedPeer
+from viewreg.testing.frames import data, goaway, headers, message, ping, rst_stream, trailers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -114,7 +106,7 @@ async def lose_calls(
 # -- the connection is lost --
 
 FAULTS: dict[str, tuple[Callable[[ScriptedPeer], Any], str]] = {
-    "EOF": (lambda peer: peer.close(), "closed the connection"),
+    "EOF": (lambda peer: peer.aclose(), "closed the connection"),
     "EOF in a frame": (lambda peer: end_with(peer, b"\0\0\5\0\1\0\0\0"), "closed the connection"),
     "GOAWAY with an error": (
         lambda peer: peer.send(goaway(5, ErrorCode.INTERNAL_ERROR, b"oh no")),
@@ -127,7 +119,7 @@ FAULTS: dict[str, tuple[Callable[[ScriptedPeer], Any], str]] = {
 async def end_with(peer: ScriptedPeer, last: bytes) -> None:
     """Send a few last bytes and close, so that both are read at once."""
     await peer.send(last)
-    await peer.close()
+    await peer.aclose()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -210,7 +202,7 @@ async def test_a_read_that_has_both_the_answer_and_the_end(autojump_clock: objec
             nursery.start_soon(line.stub.ask, Order())
             await peer.expect_request()
             await peer.send(headers(1), data(1, message(b"")), trailers(1), last)
-            await peer.close()
+            await peer.aclose()
 
 
 async def test_answers_before_the_end_of_the_connection(autojump_clock: object) -> None:
@@ -226,7 +218,7 @@ async def test_answers_before_the_end_of_the_connection(autojump_clock: object) 
         nursery.start_soon(call)
         await peer.expect_request()
         await peer.send(headers(1), *(data(1, message(bytes((8, number)))) for number in (1, 2, 3)))
-        await peer.close()
+        await peer.aclose()
     assert received == [1, 2, 3]
 
 

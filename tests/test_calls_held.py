@@ -12,10 +12,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Order
-from peers import data, headers, message, rst_stream, trailers
 from transport import KINDS, open_scripted
 from viewreg import CallError, Config, InvalidTypeError, UnavailableError
 from viewreg._transport.connection import OUTBOX_LIMIT
+from viewreg.testing.frames import data, headers, message, rst_stream, trailers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

@@ -9,7 +9,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Answer, Order
-from peers import data, headers, message, settings, trailers, window_update
 from servers import GUARD
 from transport import KINDS, Measured, note, open_channel, open_scripted, orders, unary_unary
 from viewreg._config import Config
@@ -17,6 +16,7 @@ from viewreg._http2.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from viewreg._http2.frames import ErrorCode
 from viewreg._transport.connection import OUTBOX_LIMIT
 from viewreg._transport.status import CallError, InternalError, ResourceExhaustedError
+from viewreg.testing.frames import data, headers, message, settings, trailers, window_update
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

@@ -9,22 +9,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Order
-from peers import (
-    ScriptedPeer,
-    data,
-    frame,
-    headers,
-    message,
-    ping,
-    rst_stream,
-    settings,
-    trailers,
-    window_update,
-)
 from servers import GUARD
 from transport import KINDS, open_channel, open_scripted
 from viewreg._http2.frames import ErrorCode
 from viewreg._transport.status import UnavailableError
+from viewreg.testing import ScriptedPeer
+from viewreg.testing.frames import data, frame, headers, message, ping, rst_stream, settings, trailers, window_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -11,12 +11,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_grpc import NastyStub
 from nasty.nasty_pb2 import Order
-from peers import data, headers, rst_stream, settings
 from servers import running
 from transport import KINDS, Measured, note, open_channel, open_scripted, unary_unary
 from viewreg._config import Config
 from viewreg._transport.channel import Channel
 from viewreg._transport.status import CallError, UnavailableError
+from viewreg.testing.frames import data, headers, rst_stream, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -136,7 +136,7 @@ async def test_calls_in_the_queue_when_the_connection_is_lost(autojump_clock: ob
             nursery.start_soon(call, channel)
             await wait_all_tasks_blocked()
         await peer.expect_request()
-        await peer.close()
+        await peer.aclose()
         await wait_all_tasks_blocked()
         assert sorted(started) == [False, True]
         line.subchannel.close("closed")

@@ -9,11 +9,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Answer, Order
-from peers import data, headers, message, rst_stream, window_update
 from transport import numbers, open_scripted, unary_stream, unary_unary
 from viewreg._http2.frames import ErrorCode
 from viewreg._transport.exchange import MAX_REFUSALS, REPLAY_LIMIT
 from viewreg._transport.status import UnavailableError
+from viewreg.testing.frames import data, headers, message, rst_stream, window_update
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -118,7 +118,7 @@ async def test_the_connection_is_lost_while_a_refused_call_waits(autojump_clock:
         await peer.send(refused((await peer.expect_request()).stream_id))
         await wait_all_tasks_blocked()
         assert not ended
-        await peer.close()
+        await peer.aclose()
         await wait_all_tasks_blocked()
         assert ended
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from fleet import CLOSED, Does, Fleet, Server, call, open_fleet, stats, tasks
-from peers import goaway
 from viewreg import CallError, Config, Feature, UnknownViewError
+from viewreg.testing.frames import goaway
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -323,7 +323,8 @@ async def test_killed_in_a_stream(fake: FakeView) -> None:
     assert chunks >= 5
     assert not fake.running
     assert _calls_of(fake.calls, "Carousel.ride")[0].code is StatusCode.UNAVAILABLE
-    fake.kill()  # nothing happens
+    with pytest.raises(ViewregError, match="has ended: restart it first"):
+        fake.kill()
 
 
 async def test_restart(fake: FakeView) -> None:
@@ -365,13 +366,13 @@ async def test_stopped(fake: FakeView) -> None:
                 pass
 
     async with _seen(fake) as (registry, view):
-        with pytest.raises(UnavailableError, match="the view is stopping"):
+        with pytest.raises(UnavailableError, match="the view stops"):
             await ride()
         await _until(registry, lambda view: not view.healthy)
     assert not fake.running
-    await fake.stop()  # nothing happens
-    with pytest.raises(ViewregError, match="has ended: restart it first"):
-        await fake.hang()
+    for order in (fake.stop, fake.hang):
+        with pytest.raises(ViewregError, match="has ended: restart it first"):
+            await order()
 
 
 async def test_calls_are_counted(fake: FakeView) -> None:

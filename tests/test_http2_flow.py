@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http2_driver import MAX_MESSAGE, NO_LIMIT, Driver, a_block, nobody
-from peers import data, headers, message, trailers, window_update
-from peers import settings as settings_frame
 from viewreg._http2.events import WINDOW_OPENED
 from viewreg._http2.flow import CONNECTION_WINDOW, STREAM_WINDOW, connection_credit, stream_credit
 from viewreg._http2.stream import Stream
+from viewreg.testing.frames import data, headers, message, trailers, window_update
+from viewreg.testing.frames import settings as settings_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from http2_driver import NO_LIMIT, Driver, a_block, named, nobody
-from peers import (
+from viewreg._http2.errors import ConnectionFailedError, FailureKind
+from viewreg._http2.frames import MAX_STREAM_ID, ErrorCode
+from viewreg._http2.protocol import (
+    MAX_CONTINUATIONS,
+    MAX_EMPTY_FRAMES,
+    MAX_QUEUED_REPLIES,
+    GoAway,
+    PingAnswered,
+    Protocol,
+    SettingsReceived,
+)
+from viewreg._http2.stream import Stream
+from viewreg.testing.frames import (
     END_HEADERS,
     END_STREAM,
     PADDED,
@@ -27,18 +39,6 @@ from peers import (
     trailers,
     window_update,
 )
-from viewreg._http2.errors import ConnectionFailedError, FailureKind
-from viewreg._http2.frames import MAX_STREAM_ID, ErrorCode
-from viewreg._http2.protocol import (
-    MAX_CONTINUATIONS,
-    MAX_EMPTY_FRAMES,
-    MAX_QUEUED_REPLIES,
-    GoAway,
-    PingAnswered,
-    Protocol,
-    SettingsReceived,
-)
-from viewreg._http2.stream import Stream
 
 if TYPE_CHECKING:
     from viewreg._http2.headers import HeaderList

@@ -12,11 +12,11 @@ import h2.exceptions
 import pytest
 
 from http2_driver import MAX_MESSAGE, a_block, nobody
-from peers import RESPONSE, block, message
 from viewreg._http2.events import WindowOpened
 from viewreg._http2.headers import literal
 from viewreg._http2.protocol import Protocol
 from viewreg._http2.stream import Stream
+from viewreg.testing.frames import RESPONSE, block, message
 
 SESSIONS: Final = 300
 STEPS: Final = 40  # in a session

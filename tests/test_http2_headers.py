@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http2_driver import MAX_MESSAGE, NO_LIMIT, Driver, a_block, nobody
-from peers import RESPONSE, block, headers, settings
 from viewreg._http2 import headers as headers_module
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode
 from viewreg._http2.headers import HeaderDecoder, literal, request_block
 from viewreg._http2.stream import Stream
+from viewreg.testing.frames import RESPONSE, block, headers, settings
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=300).map(str.encode)
 FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=8)

@@ -13,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from http2_driver import Driver, named
-from peers import (
+from viewreg._http2.errors import ConnectionFailedError
+from viewreg._http2.protocol import MAX_FRAME_SIZE, Event, GoAway
+from viewreg.testing.frames import (
     END_HEADERS,
     block,
     data,
@@ -27,9 +29,7 @@ from peers import (
     trailers,
     window_update,
 )
-from peers import settings as settings_frame
-from viewreg._http2.errors import ConnectionFailedError
-from viewreg._http2.protocol import MAX_FRAME_SIZE, Event, GoAway
+from viewreg.testing.frames import settings as settings_frame
 
 if TYPE_CHECKING:
     from viewreg._http2.stream import Stream

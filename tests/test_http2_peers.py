@@ -8,13 +8,15 @@ import pytest
 import trio
 
 from http2_driver import NO_LIMIT, a_block, nobody
-from peers import ACK, H2View, ScriptedPeer, headers, message, ping, rst_stream
+from peers import H2View
 from viewreg._http2.events import GoAway, PingAnswered, WindowOpened
 from viewreg._http2.frames import ErrorCode
 from viewreg._http2.headers import literal, request_block
 from viewreg._http2.protocol import Protocol
 from viewreg._http2.stream import Stream
 from viewreg.rpc import StatsResult
+from viewreg.testing import ScriptedPeer
+from viewreg.testing.frames import ACK, headers, message, ping, rst_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +184,7 @@ async def test_frames_can_be_expected_in_any_order(autojump_clock: MockClock) ->
     await stream.send_all(protocol.take_outbox())
     assert (await peer.expect("HEADERS", stream_id=1)).header(b":method") == b"POST"
     assert (await peer.expect("PING", flags=0)).payload == b"12345678"
-    with pytest.raises(AssertionError, match=r"expected PING flags=0; nothing like it came within 60 s.*SETTINGS"):
+    with pytest.raises(AssertionError, match=r"(?s)expected PING flags=0; nothing like it came within 60 s.*SETTINGS"):
         await peer.expect("PING", flags=0)
     await stream.aclose()
     with pytest.raises(AssertionError, match=f"expected SETTINGS flags={ACK}; the client closed the stream"):

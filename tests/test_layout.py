@@ -126,6 +126,14 @@ def test_who_touches_purerpc(path: Path) -> None:
         assert not [module for module in imports(path) if module.partition(".")[0] == "purerpc"]
 
 
+def test_the_plugin_stands_apart() -> None:
+    """The pytest plugin knows only what users know, and nothing of the house knows pytest."""
+    known = {module for module in imports(ROOT / "pytest_viewreg.py") if module.partition(".")[0] == "viewreg"}
+    assert known == {"viewreg", "viewreg.testing"}
+    banned = {"pytest", "_pytest", "pytest_viewreg"}
+    assert not [path for path in files() if banned & {module.partition(".")[0] for module in imports(path)}]
+
+
 def python(program: str) -> str:
     """What the program prints, in a process of its own."""
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)

@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from nasty.nasty_pb2 import Order
-from peers import RESPONSE, data, headers, message
 from servers import GUARD
 from transport import open_channel, open_scripted, orders
 from viewreg._errors import InvalidTypeError, InvalidValueError, ViewregError
 from viewreg._transport.status import CallError, NotFoundError, ResourceExhaustedError
+from viewreg.testing.frames import RESPONSE, data, headers, message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

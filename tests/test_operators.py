@@ -12,9 +12,9 @@ import trio
 
 import viewreg
 from fleet import CLOSED, Does, all_healthy, call, events, open_fleet, reason, unhealthy
-from peers import goaway
 from viewreg import Config, Event, Feature, ProbeAnswerError, ProbeResult
 from viewreg._health import reason_text
+from viewreg.testing.frames import goaway
 
 if TYPE_CHECKING:
     from collections.abc import Callable

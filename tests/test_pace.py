@@ -12,8 +12,9 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import viewreg
 from fleet import Does, Fleet, all_healthy, events, healthy, open_fleet, stats, unhealthy
-from peers import ScriptedPeer, goaway
 from viewreg import Backoff, Config, Event, Feature, ProbeResult, StatsProbe
+from viewreg.testing import ScriptedPeer
+from viewreg.testing.frames import goaway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

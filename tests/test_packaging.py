@@ -57,13 +57,14 @@ def _normal(name: str) -> str:
 
 
 def test_every_import_is_declared() -> None:
-    """Each package that viewreg imports is a dependency or belongs to an extra."""
+    """Each package that viewreg or its plugin imports is a dependency or belongs to an extra."""
     extras = PROJECT["project"]["optional-dependencies"]
     declared = {
         _normal(re.split(r"[^\w-]", text)[0])
         for text in [*PROJECT["project"]["dependencies"], *(text for texts in extras.values() for text in texts)]
     }
-    trees = [ast.parse(path.read_text()) for path in ROOT.joinpath("viewreg").rglob("*.py")]
+    files = [*ROOT.joinpath("viewreg").rglob("*.py"), ROOT / "pytest_viewreg.py"]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]

@@ -13,6 +13,7 @@ import viewreg
 from fleet import CLOSED, Fleet, all_healthy, open_fleet, tasks, unhealthy
 from viewreg import Discovery, Feature, RegistryClosedError
 from viewreg.rpc import LookupSRequest, StatsRequest
+from viewreg.testing import MemoryNetwork
 
 A, B = "a:1", "b:1"
 
@@ -238,7 +239,7 @@ async def test_a_locator_that_fails_when_it_is_cancelled(autojump_clock: MockClo
                 nursery.start_soon(trio.sleep_forever)
             raise AssertionError
 
-    async with viewreg.open_registry(Untidy()):
+    async with viewreg.open_registry(Untidy(), dial=MemoryNetwork().dial):
         await wait_all_tasks_blocked()
 
 

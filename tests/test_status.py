@@ -11,7 +11,6 @@ import trio
 
 from nasty.nasty_grpc import AbsentStub
 from nasty.nasty_pb2 import Order
-from peers import RESPONSE, data, headers, message, rst_stream, trailers
 from servers import GUARD
 from transport import ENDPOINT, KINDS, numbers, open_channel, open_scripted, orders
 from viewreg._errors import ViewregError
@@ -31,6 +30,7 @@ from viewreg._transport.status import (
     UnimplementedError,
     UnknownError,
 )
+from viewreg.testing.frames import RESPONSE, data, headers, message, rst_stream, trailers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

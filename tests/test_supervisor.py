@@ -22,9 +22,9 @@ from fleet import (
     stats,
     unhealthy,
 )
-from peers import goaway
 from viewreg import Config, Connectivity, Event, Feature, StatusCode, UnavailableError
 from viewreg.rpc import StatsResult
+from viewreg.testing.frames import goaway
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

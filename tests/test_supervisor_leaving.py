@@ -17,9 +17,9 @@ from fleet import (
     reason,
     unhealthy,
 )
-from peers import goaway, ping, settings
 from viewreg import Config, Event, Feature, UnavailableError
 from viewreg.rpc import DiagnosticsStub, LogStatusRequest, StatsRequest
+from viewreg.testing.frames import goaway, ping, settings
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -13,11 +13,12 @@ import trio.testing
 
 import viewreg
 from nasty.nasty_pb2 import Answer, Order
-from peers import FrameReader, ScriptedPeer, ping
 from sockets import GUARD, arrived, fill, read_to, reset, stream_of, tcp_pair
 from transport import Line, open_channel
 from viewreg._http2.protocol import Protocol
 from viewreg._transport.writer import Writer
+from viewreg.testing import ScriptedPeer
+from viewreg.testing.frames import FrameReader, ping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,7 +187,7 @@ async def test_requests_past_a_full_buffer_arrive_whole() -> None:
                 request = await peer.expect_request()
                 assert request.message == order.SerializeToString()
                 await peer.respond(request.stream_id, Answer().SerializeToString())
-        await peer.close()
+        await peer.aclose()
 
 
 # -- the end --
@@ -223,7 +224,7 @@ async def test_a_connection_says_goodbye() -> None:
             await ready(line, peer)
         await peer.expect("GOAWAY", code=0)
         await peer.expect_end()
-        await peer.close()
+        await peer.aclose()
 
 
 # -- a socket that is somebody else's --
@@ -246,7 +247,7 @@ async def test_a_foreign_close_writes_into_nobody_s_file(tmp_path: Path) -> None
             finally:
                 os.close(file)
             assert line.lost is not None
-        await peer.close()
+        await peer.aclose()
     assert victim.read_bytes() == b""
 
 

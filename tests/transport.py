@@ -16,13 +16,13 @@ from attrs import define, field
 import viewreg._transport.purerpc  # noqa: F401  # first: purerpc cannot be imported beside h2 4 without it
 from nasty.nasty_grpc import NastyStub
 from nasty.nasty_pb2 import Answer, Order
-from peers import ScriptedPeer
 from viewreg._config import Config
 from viewreg._endpoint import Endpoint
 from viewreg._transport.channel import Channel
 from viewreg._transport.connection import Connection
 from viewreg._transport.dial import dial_tcp
 from viewreg._transport.subchannel import Subchannel
+from viewreg.testing import ScriptedPeer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

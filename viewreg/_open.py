@@ -26,7 +26,7 @@ from viewreg._pacer import Pacer
 from viewreg._probe import StatsProbe
 from viewreg._registry import Registry
 from viewreg._supervisor import Supervisor
-from viewreg._transport.dial import dial_tcp
+from viewreg._transport.dial import dial_tcp, refuse_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -80,8 +80,9 @@ def open_registry(
     `StatsProbe`. `dial` opens streams to endpoints, by default over TCP. `rng` and `wall_clock` (Unix seconds) are for
     tests that must be reproducible.
 
-    Raises `InvalidTypeError` or `InvalidValueError`, at once, for arguments that can never work. Inside the block, an
-    exception of the body's leaves it as itself.
+    Raises `InvalidTypeError` or `InvalidValueError`, at once, for arguments that can never work, and `ViewregError` if
+    it would dial real sockets under a clock that jumps. Inside the block, an exception of the body's leaves it as
+    itself.
     """
     finder = _opened(locator) if isinstance(locator, str) else locator
     if isinstance(finder, type) or not isinstance(finder, Locator):
@@ -99,8 +100,8 @@ def open_registry(
         raise InvalidTypeError(f"rng {rng!r}: expected a random.Random")
     if not callable(wall_clock):
         raise InvalidTypeError(f"wall_clock {wall_clock!r}: expected a function that returns Unix time in seconds")
-    services = _Services(finder, config, probe, dial or dial_tcp, rng=rng or Random(), wall_clock=wall_clock)
-    return _open(services)
+    services = _Services(finder, config, probe, dial or dial_tcp, rng=rng, wall_clock=wall_clock)
+    return _open(services, own_dial=dial is None)
 
 
 def _opened(uri: str) -> object:
@@ -110,7 +111,9 @@ def _opened(uri: str) -> object:
 
 
 @asynccontextmanager
-async def _open(services: _Services) -> AsyncIterator[Registry[Any]]:
+async def _open(services: _Services, *, own_dial: bool) -> AsyncIterator[Registry[Any]]:
+    if own_dial:
+        refuse_virtual_time("a registry that dials real sockets", "give it the dial of a viewreg.testing.MemoryNetwork")
     registry = services.registry = Registry(services.probe.no_features, services.supervise)
     body = HeldBack()
     try:
@@ -163,7 +166,7 @@ class _Services:
         probe: Probe[Any],
         dial: Dial,
         *,
-        rng: Random,
+        rng: Random | None,
         wall_clock: Callable[[], float],
     ) -> None:
         self.probe = probe
@@ -173,7 +176,8 @@ class _Services:
         self._locator = locator
         self._config = config
         self._dial = dial
-        self._rng = rng
+        self._rng = rng or Random()
+        self._reproducible = rng is not None
         self._wall_clock = wall_clock
         self._pacer = Pacer(config.connect_slots, config.connect_slot_hold)
         self._nursery: trio.Nursery
@@ -187,12 +191,14 @@ class _Services:
                 await self._discover()
 
     def supervise(self, endpoint: Endpoint, publish: Callable[[Health[Any]], None]) -> Supervisor[Any]:
+        # Which of several tasks runs first is up to Trio: where chance must be reproducible, each has its own.
+        rng = type(self._rng)(self._rng.getrandbits(64)) if self._reproducible else self._rng
         supervisor: Supervisor[Any] = Supervisor(
             endpoint,
             self._config,
             self.probe,
             self._dial,
-            rng=self._rng,
+            rng=rng,
             pacer=self._pacer,
             wall_clock=self._wall_clock,
             publish=publish,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -9,6 +10,7 @@ from typing import TypeAlias
 import trio
 
 from viewreg._endpoint import Endpoint
+from viewreg._errors import ViewregError
 
 Dial: TypeAlias = Callable[[Endpoint], Awaitable[trio.abc.Stream]]
 """Opens a stream to an endpoint. May raise anything: the endpoint's view is then unhealthy, with the error as reason.
@@ -32,6 +34,16 @@ async def dial_tcp(endpoint: Endpoint) -> trio.abc.Stream:
         if not connected:
             connection.close()
     return trio.SocketStream(connection)
+
+
+def refuse_virtual_time(what: str, instead: str) -> None:
+    """Raise `ViewregError` if this run's clock jumps when all tasks sleep: it would while bytes are on their way."""
+    # Trio's MockClock by its attribute: `trio.testing` is not for programs to import.
+    if getattr(trio.lowlevel.current_clock(), "autojump_threshold", math.inf) != math.inf:
+        raise ViewregError(
+            f"{what} under a MockClock that jumps (autojump_clock): virtual time would run past real sockets; "
+            f"{instead}, or let the test run in real time"
+        )
 
 
 def _family(host: str) -> socket.AddressFamily | None:

@@ -83,6 +83,9 @@ class Behavior:
     lied_about: tuple[str, ...] = ()
     """Which of its fields do."""
 
+    garbage: bytes | None = field(default=None, validator=optional(_is(bytes, "bytes")))
+    """What stands in the place of every message of an answer, whatever the message is."""
+
     @classmethod
     def failing(cls, code: StatusCode, details: str) -> Self:
         """Every call ends with the status. Raises `InvalidValueError` for OK, which is no failure."""
@@ -117,6 +120,7 @@ class Behavior:
             "details": self.details,
             "lie": base64.b64encode(self.lie.SerializeToString()).decode(),
             "lied_about": self.lied_about,
+            "garbage": None if self.garbage is None else base64.b64encode(self.garbage).decode(),
         }
 
     @classmethod
@@ -124,4 +128,6 @@ class Behavior:
         """Make it again."""
         lie = StatsResult.FromString(base64.b64decode(values["lie"]))
         lied_about = tuple(values["lied_about"])
-        return cls(**{**values, "code": StatusCode[values["code"]], "lie": lie, "lied_about": lied_about})
+        garbage = None if values["garbage"] is None else base64.b64decode(values["garbage"])
+        code = StatusCode[values["code"]]
+        return cls(**{**values, "code": code, "lie": lie, "lied_about": lied_about, "garbage": garbage})

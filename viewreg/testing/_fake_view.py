@@ -1,116 +1,165 @@
-"""`open_fake_view`: a view server in a process of its own, as its test sees it.
+"""`open_fake_view`: a view server as its test sees it, the same wherever it runs.
 
 Rules:
-* The process is real: so it can be killed and frozen, and the kernel does to its connections what it does in earnest.
+* Where it runs is a `Host`: a process of its own, a socket of this process, or a network in memory. What it serves, how
+  it behaves and what it has seen is the same everywhere.
 * It never outlives the block, nor this process, however either ends.
-* What the server reports is read as it comes by one task for each process; everything that waits, waits for that.
+* Telling a view to do what it cannot do, such as stopping one that has ended, is a mistake of the test's, and said.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import attrs
 import trio
-from attrs import frozen
+from purerpc import Servicer
 
 from viewreg._boundary import HeldBack
-from viewreg._endpoint import Endpoint
-from viewreg._errors import ViewregError, check_int
+from viewreg._errors import InvalidTypeError, InvalidValueError, ViewregError, check_int, check_type
 from viewreg._partition import FactPartition, KeyEncoding
-from viewreg._transport.purerpc import StatusCode
+from viewreg._transport.dial import refuse_virtual_time
 from viewreg.testing._behavior import Behavior, Serving
-from viewreg.testing._lines import Lines, to_line
+from viewreg.testing._calls import CallLog
+from viewreg.testing._local import LocalHost
+from viewreg.testing._network import MemoryNetwork
+from viewreg.testing._process import ProcessHost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-_START_TIME: Final = 30.0  # seconds; a loaded machine takes a few to import everything
-_ORDER_TIME: Final = 10.0  # seconds
-_END_TIME: Final = 5.0  # seconds; a killed process is gone in milliseconds
-_REMEMBERED: Final = 10_000  # calls
+    from viewreg._endpoint import Endpoint
+    from viewreg._transport.purerpc import StatusCode
+    from viewreg.testing._calls import FakeCall
 
 
-@frozen
-class FakeCall:
-    """One call that a fake view has seen."""
+class Host(Protocol):
+    """Runs one view at a time, and reports to a `CallLog`. What it is told fits the state it is in."""
 
-    method: str
-    """Such as "Diagnostics.stats" or "Carousel.ride"."""
+    frozen: bool
 
-    timeout: float | None
-    """Seconds that its client gave it, None without a deadline."""
+    @property
+    def pid(self) -> int:
+        """The process in which the view runs, or ran last."""
+        ...
 
-    code: StatusCode | None = None
-    """The status it ended with, None while it is open.
+    @property
+    def running(self) -> bool:
+        """Whether the view lives."""
+        ...
 
-    CANCELLED if its client gave it up or went away, UNAVAILABLE if the view stopped or died.
-    """
+    async def start(self, serving: Serving, host: str, port: int) -> Endpoint:
+        """Run a view there; "" and 0 are for any free address. Raises `ViewregError` if it cannot listen."""
+        ...
+
+    async def obey(self, serving: Serving, behavior: Behavior) -> None:
+        """Serve this, and behave so, from when this returns."""
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+
+    def freeze(self) -> None:
+        """Stop it where it stands."""
+
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    async def stop(self) -> None:
+        """End it politely; return when it has ended."""
+
+    async def end(self) -> None:
+        """Kill it if it lives; return when nothing of it is left. Whatever happens."""
 
 
 @asynccontextmanager
 async def open_fake_view(
     *,
+    where: Literal["process", "loopback"] | MemoryNetwork = "process",
     partition: FactPartition = FactPartition.nth(KeyEncoding.SPO, 0, of=1),  # noqa: B008 (frozen)
     view_type: str = "diskview/rocksdb",
+    host: str = "",
     port: int = 0,
     facts: int = 1000,
     ride_chunks: int | None = None,
     ride_interval: float = 0.01,
+    services: Sequence[Servicer] = (),
 ) -> AsyncIterator[FakeView]:
-    """Run a view server on 127.0.0.1 for as long as the `async with` block lasts; it listens when the block begins.
+    """Run a view server for as long as the `async with` block lasts; it listens when the block begins.
+
+    `where` is "process" (one of its own, on 127.0.0.1: it can really be killed and frozen), "loopback" (in this
+    process, on 127.0.0.1) or a `MemoryNetwork` (in this process, without sockets: for virtual time). `host` is its name
+    on a network in memory, "" for a new one; `port` is up to 65,535, 0 for any free one.
 
     It has all four services, answers with made-up facts of its `partition`, and reports statistics that fit. With a
-    `view_type` that does not begin with "diskview/" it has neither facts nor a partition. `port` is 0 for any free one,
-    up to 65,535. `facts` is how many it holds at most, 0 to 1,000,000. `Carousel.ride` sends `ride_chunks` messages of
-    up to 50 facts each, None without end, one every `ride_interval` seconds (0 to 86,400); after the last fact comes
-    the first one again.
+    `view_type` that does not begin with "diskview/" it has neither facts nor a partition. `facts` is how many it holds
+    at most, 0 to 1,000,000. `Carousel.ride` sends `ride_chunks` messages of up to 50 facts each, None without end, one
+    every `ride_interval` seconds (0 to 86,400); after the last fact comes the first one again.
 
-    Raises `InvalidValueError` or `InvalidTypeError` for other arguments, and `ViewregError` if it cannot listen.
+    `services` are servicers generated by purerpc's plugin, with the methods that the test gives them: each is served in
+    the place of the one with its name, or beside the four. What one raises ends its call, with UNKNOWN unless it is a
+    `CallError`, and is logged to "viewreg.testing". They need a view in this process.
+
+    Raises `InvalidValueError` or `InvalidTypeError` for other arguments, and `ViewregError` if it cannot listen, or if
+    virtual time would run past real sockets.
     """
     check_int("port", port, 0, 65_535)
     serving = Serving(
         partition=partition, view_type=view_type, facts=facts, ride_chunks=ride_chunks, ride_interval=ride_interval
     )
-    body = HeldBack()
+    servicers = tuple(services)
+    _check_place(where, host, servicers)
+    log, body = CallLog(), HeldBack()
     async with trio.open_nursery() as nursery:
-        view = FakeView(nursery, serving)
+        runs: Host
+        if where == "process":
+            runs = ProcessHost(nursery, log)
+        else:
+            runs = LocalHost(nursery, log, where if isinstance(where, MemoryNetwork) else None, servicers)
+        view = FakeView(runs, log, serving)
         with body:
-            await view._start(port)  # noqa: SLF001 (the same module)
+            await view._start(host, port)  # noqa: SLF001 (the same module)
             yield view
-        await view._end()  # noqa: SLF001 (the same module)
+        await view._host.end()  # noqa: SLF001 (the same module)
     body.release()
+
+
+def _check_place(where: object, host: str, services: tuple[Servicer, ...]) -> None:
+    for service in services:
+        check_type("services:", service, Servicer, "a servicer that purerpc's protoc plugin has generated, made")
+    if isinstance(where, MemoryNetwork):
+        return
+    if where not in ("process", "loopback"):
+        raise InvalidTypeError(f"where {where!r}: expected 'process', 'loopback' or a MemoryNetwork")
+    if host:
+        raise InvalidValueError(f"host {host!r}: expected none; a view on a socket is at 127.0.0.1")
+    refuse_virtual_time("a fake view on a socket", "open it with where=MemoryNetwork()")
+    if services and where == "process":
+        raise InvalidValueError(
+            f"services {services!r}: expected none for a view in a process of its own, where they cannot go; "
+            "use where='loopback' or a MemoryNetwork"
+        )
 
 
 class FakeView:
     """A running view server. Made by `open_fake_view`.
 
-    `answer`, `fail`, `hang`, `slow` and `lie` decide what becomes of all calls that begin from now on, the probes of
-    registries included; the last one counts. They return when the server has taken note, and raise `ViewregError` if it
-    has ended or is frozen.
+    `answer`, `fail`, `hang`, `slow`, `lie` and `garble` decide what becomes of all calls that begin from now on, the
+    probes of registries included; the last one counts. They return when the server has taken note. They, and whatever
+    else asks something of a view that has ended or is frozen, raise `ViewregError`, which says what to do first.
     """
 
-    def __init__(self, nursery: trio.Nursery, serving: Serving) -> None:
+    def __init__(self, host: Host, log: CallLog, serving: Serving) -> None:
         self.endpoint: Endpoint
-        """Where it listens; stays the same when it restarts."""
-        self.pid: int
-        """Its process, also when that has ended."""
-        self._nursery: Final = nursery
-        self._serving = serving  # written by `_order` and `restart`
-        self._process: trio.Process | None = None  # None once it has ended; written by `_start` and `_attend`
-        self._frozen = False  # written by `freeze`, `thaw` and `_attend`
-        self._failure = ""  # why it could not listen
-        self._calls: dict[int, FakeCall] = {}  # oldest first, by our own number; written by `_hear` and `_attend`
-        self._open: dict[int, int] = {}  # ours by the process's number; written by the same
-        self._calls_seen = 0
-        self._orders = 0
-        self._undone: set[int] = set()  # orders; written by `_order` and `_hear`
-        self._news = trio.Event()  # set, and replaced, by `_announce`
+        """Where it listens; stays the same when it restarts, not when it moves."""
+        self._host: Final = host
+        self._log: Final = log
+        self._serving = serving  # written by `_obey` and `_start_again`
+        self._moved: Callable[[], None] = _nobody  # told by `move`; set by a cluster
+
+    def __repr__(self) -> str:
+        state = "frozen" if self._host.frozen else "running" if self.running else "ended"
+        return f"<FakeView {self.endpoint.host_port} [{self.partition}], {state}>"
 
     # -- what it is --
 
@@ -125,37 +174,47 @@ class FakeView:
         return self._serving.view_type
 
     @property
+    def pid(self) -> int:
+        """The process that it runs in, or ran in last: its own, or this one."""
+        return self._host.pid
+
+    @property
     def running(self) -> bool:
-        """Whether its process lives, be it frozen."""
-        return self._process is not None
+        """Whether it lives, frozen or not."""
+        return self._host.running
 
     @property
     def calls(self) -> tuple[FakeCall, ...]:
         """The calls it has seen, oldest first: the last 10,000, restarts included."""
-        return tuple(self._calls.values())
+        return self._log.calls
+
+    @property
+    def open_calls(self) -> int:
+        """How many of them have not ended: what the server knows of, which may be later than what clients know."""
+        return self._log.open
 
     async def wait_for_calls(self, predicate: Callable[[tuple[FakeCall, ...]], bool]) -> tuple[FakeCall, ...]:
         """Wait until the predicate holds for `calls`, and return them. It is asked now and at every start and end."""
-        await self._wait_until(lambda: predicate(self.calls))
+        await self._log.wait_until(lambda: predicate(self.calls))
         return self.calls
 
     # -- how it behaves --
 
     async def answer(self, *, partition: FactPartition | None = None, view_type: str | None = None) -> None:
         """Answer truly, as it does when it starts. With arguments: and serve this from now on, facts and all."""
-        await self._order(Behavior(), _evolved(self._serving, partition, view_type))
+        await self._obey(Behavior(), _evolved(self._serving, partition, view_type))
 
     async def fail(self, code: StatusCode, details: str = "") -> None:
         """End every call with this status. Raises `InvalidValueError` for OK."""
-        await self._order(Behavior.failing(code, details))
+        await self._obey(Behavior.failing(code, details))
 
     async def hang(self) -> None:
         """Answer no call at all. Connections live on, and keepalive is answered."""
-        await self._order(Behavior.hanging())
+        await self._obey(Behavior.hanging())
 
     async def slow(self, delay: float) -> None:
         """Answer truly, but only after `delay` seconds, 0 to 86,400."""
-        await self._order(Behavior(delay=delay))
+        await self._obey(Behavior(delay=delay))
 
     async def lie(self, **fields: Any) -> None:  # noqa: ANN401 (whatever the message takes)
         """Report statistics in which these fields are not the true ones; otherwise answer truly.
@@ -163,161 +222,86 @@ class FakeView:
         They go by their names in `viewreg.rpc.StatsResult`, such as `viewType="megaview"`. Raises `InvalidValueError`
         or `InvalidTypeError` for a field or a value that the message cannot have.
         """
-        await self._order(Behavior.lying(fields))
+        await self._obey(Behavior.lying(fields))
+
+    async def garble(self, garbage: bytes = b"\xff\xff\xff\xff") -> None:
+        """Answer with these bytes in the place of every message; by default, with what no message can be read from."""
+        await self._obey(Behavior(garbage=garbage))
 
     # -- whether it lives --
 
     def kill(self) -> None:
-        """End its process as a crash does: SIGKILL. Nothing happens if it has ended."""
-        self._signal(signal.SIGKILL)
+        """End it as a crash does: a process by SIGKILL. It has ended when `wait_ended` returns, in a moment."""
+        self._check_running()
+        self._host.kill()
 
     def freeze(self) -> None:
-        """Stop its process in the middle of whatever it does: SIGSTOP. The kernel still answers for its sockets.
+        """Stop it in the middle of whatever it does: a process by SIGSTOP. The kernel still answers for its sockets.
 
         It stands still when this returns, which takes a moment that is not worth an await.
         """
-        self._frozen = self.running
-        self._signal(signal.SIGSTOP)
-        if self._frozen:
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        self._check_running()
+        if self._host.frozen:
+            raise ViewregError(f"the fake view at {self.endpoint} is frozen already")
+        self._host.freeze()
 
     def thaw(self) -> None:
-        """Let it go on: SIGCONT."""
-        self._frozen = False
-        self._signal(signal.SIGCONT)
+        """Let it go on: a process by SIGCONT."""
+        self._check_running()
+        if not self._host.frozen:
+            raise ViewregError(f"the fake view at {self.endpoint} is not frozen")
+        self._host.thaw()
 
     async def stop(self) -> None:
-        """End it politely: calls end with UNAVAILABLE, connections are closed. Returns when the process has ended.
-
-        Raises `ViewregError` if it is frozen. Nothing happens if it has ended.
-        """
-        if self._process is not None:
-            await self._send(do="stop")
-            with trio.move_on_after(_END_TIME):
-                await self._wait_until(lambda: self._process is None)
-            await self._end()
+        """End it politely: calls end with UNAVAILABLE, connections are closed. Returns when it has ended."""
+        self._check_moving()
+        await self._host.stop()
 
     async def restart(self, *, partition: FactPartition | None = None, view_type: str | None = None) -> None:
-        """Kill it if it lives, and start it again on the same port, answering truly. With arguments: serving this."""
-        serving = _evolved(self._serving, partition, view_type)
-        await self._end()
-        self._serving = serving
-        await self._start(self.endpoint.port)
+        """Kill it if it lives; start it again at the same address, answering truly. With arguments: serving this."""
+        await self._start_again(self.endpoint.host, self.endpoint.port, partition, view_type)
+
+    async def move(self, *, partition: FactPartition | None = None, view_type: str | None = None) -> None:
+        """Kill it if it lives; start it again at a new address, answering truly. With arguments: serving this.
+
+        The locator of a cluster then lists the new address in the place of the old one.
+        """
+        await self._start_again("", 0, partition, view_type)
+        self._moved()
 
     async def wait_ended(self) -> None:
-        """Wait until its process has ended, for whatever reason."""
-        await self._wait_until(lambda: self._process is None)
+        """Wait until it has ended, for whatever reason."""
+        await self._log.wait_until(lambda: not self.running)
 
-    # -- its process --
+    # -- how --
 
-    async def _start(self, port: int) -> None:
-        """Returns when it listens. Raises `ViewregError` if it cannot. However it ends, `_end` ends the process."""
-        settings = to_line(port=port, **self._serving.to_json()).decode().rstrip()
-        self._process = process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "viewreg.testing._server", settings],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # It imports what we import, wherever that comes from.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            # Ctrl-C is for us alone; and see the rules of `_server`.
-            process_group=0,
-        )
-        self.pid = process.pid
-        self._failure = ""
-        listening = trio.Event()
-        self._nursery.start_soon(self._attend, process, listening)
-        with trio.move_on_after(_START_TIME):
-            await self._wait_until(lambda: listening.is_set() or self._process is None)
-        if not listening.is_set():
-            why = self._failure or "its process ended, or took too long; standard error may say why"
-            raise ViewregError(f"fake view on port {port}: cannot listen: {why}")
+    async def _start(self, host: str, port: int) -> None:
+        self.endpoint = await self._host.start(self._serving, host, port)
 
-    async def _attend(self, process: trio.Process, listening: trio.Event) -> None:
-        """Hear what a process reports until it ends, and clean up after it. `_end` sees to it that it does."""
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            with trio.CancelScope(shield=True):
-                async with stdin, stdout:
-                    async for report in Lines(stdout):
-                        self._hear(report, listening)
-                    await process.wait()
-        finally:
-            for number in self._open.values():
-                self._ended(number, StatusCode.UNAVAILABLE)
-            self._open.clear()
-            self._process, self._frozen = None, False
-            self._announce()
+    async def _start_again(self, host: str, port: int, partition: FactPartition | None, view_type: str | None) -> None:
+        serving = _evolved(self._serving, partition, view_type)
+        await self._host.end()
+        self._serving = serving
+        await self._start(host, port)
 
-    def _hear(self, report: dict[str, Any], listening: trio.Event) -> None:
-        event = report["event"]
-        if event == "listening":
-            self.endpoint = Endpoint("127.0.0.1", report["port"])
-            listening.set()
-        elif event == "failed":
-            self._failure = report["why"]
-        elif event == "done":
-            self._undone.discard(report["order"])
-        elif event == "call_started":
-            self._calls_seen += 1
-            self._open[report["call"]] = self._calls_seen
-            self._calls[self._calls_seen] = FakeCall(report["method"], report["timeout"])
-            if len(self._calls) > _REMEMBERED:
-                del self._calls[next(iter(self._calls))]
-        elif event == "call_ended":
-            self._ended(self._open.pop(report["call"]), StatusCode[report["code"]])
-        self._announce()
-
-    def _ended(self, number: int, code: StatusCode) -> None:
-        if call := self._calls.get(number):
-            self._calls[number] = attrs.evolve(call, code=code)
-
-    async def _order(self, behavior: Behavior, serving: Serving | None = None) -> None:
+    async def _obey(self, behavior: Behavior, serving: Serving | None = None) -> None:
+        self._check_moving()
         serving = serving or self._serving
-        self._orders += 1
-        number = self._orders
-        self._undone.add(number)
-        try:
-            await self._send(do="obey", number=number, serving=serving.to_json(), behavior=behavior.to_json())
-            with trio.move_on_after(_ORDER_TIME):
-                await self._wait_until(lambda: number not in self._undone or self._process is None)
-            if number in self._undone:
-                raise ViewregError(f"the fake view at {self.endpoint} did not obey: it ended, or is stuck")
-        finally:
-            self._undone.discard(number)
+        await self._host.obey(serving, behavior)
         self._serving = serving
 
-    async def _send(self, **order: Any) -> None:  # noqa: ANN401 (whatever JSON can say)
-        process = self._process
-        if process is None or self._frozen:
-            state = "has ended: restart it first" if process is None else "is frozen: thaw it first"
-            raise ViewregError(f"the fake view at {self.endpoint} {state}")
-        assert process.stdin is not None
-        # That it dies meanwhile is noticed by whoever waits for the effect. A line is short, so none is ever torn.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await process.stdin.send_all(to_line(**order))
+    def _check_running(self) -> None:
+        if not self.running:
+            raise ViewregError(f"the fake view at {self.endpoint} has ended: restart it first")
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
+    def _check_moving(self) -> None:
+        self._check_running()
+        if self._host.frozen:
+            raise ViewregError(f"the fake view at {self.endpoint} is frozen: thaw it first")
 
-    async def _end(self) -> None:
-        """Kill it, and wait until nothing of it is left. Whatever happens."""
-        self.kill()
-        with trio.move_on_after(_END_TIME, shield=True):
-            await self._wait_until(lambda: self._process is None)
 
-    # -- waiting --
-
-    async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        await trio.lowlevel.checkpoint()
-        while not condition():
-            await self._news.wait()
-
-    def _announce(self) -> None:
-        news, self._news = self._news, trio.Event()
-        news.set()
+def _nobody() -> None:
+    """Whom a view tells that it moved while it belongs to no cluster."""
 
 
 def _evolved(serving: Serving, partition: FactPartition | None, view_type: str | None) -> Serving:

@@ -1,4 +1,4 @@
-"""The process of a fake view: `python -m viewreg.testing._server '{"port": 0, ...}'`, which only `FakeView` starts.
+"""The process of a fake view: `python -m viewreg.testing._server '{"port": 0, ...}'`, which only `_process` starts.
 
 Rules:
 * One JSON object a line. On standard input come orders, each with a number: `obey` (serve this, behave so) and `stop`.
@@ -10,14 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import socket
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-import anyio
 import trio
-from anyio.abc import SocketAttribute
 
 from viewreg._boundary import describe
 from viewreg.testing._behavior import Behavior, Serving
@@ -25,25 +25,26 @@ from viewreg.testing._connections import Connections
 from viewreg.testing._lines import Lines, to_line
 from viewreg.testing._services import FakeServices
 
+if TYPE_CHECKING:
+    from viewreg._transport.metadata import Metadata
+    from viewreg._transport.purerpc import StatusCode
+
 _STOP_TIME: Final = 2.0  # seconds for connections to end when the view stops
 
 
 async def _main(port: int, serving: Serving) -> int:
     try:
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
+        [listener] = await trio.open_tcp_listeners(port, host="127.0.0.1")  # one address, one socket
     except OSError as error:
         _report(event="failed", why=describe(error))
         return 1
-    [socket] = listener.listeners  # one address, one socket
-    services = FakeServices(serving)
+    services = FakeServices(serving, socket.gethostname())
     connections = Connections(services, _Reports())
-    _report(event="listening", port=listener.extra(SocketAttribute.local_port))  # noqa: S610 (not Django)
+    _report(event="listening", port=listener.socket.getsockname()[1])
     async with trio.lowlevel.FdStream(os.dup(0)) as stdin, trio.open_nursery() as nursery:
-        listening = trio.CancelScope()
-        nursery.start_soon(_listen, listening, socket, connections)
+        nursery.start_soon(connections.run, listener)
         async for order in Lines(stdin):
             if order["do"] == "stop":
-                listening.cancel()
                 connections.stop()
                 nursery.cancel_scope.deadline = trio.current_time() + _STOP_TIME
                 return 0
@@ -53,27 +54,22 @@ async def _main(port: int, serving: Serving) -> int:
     return 0
 
 
-async def _listen(scope: trio.CancelScope, socket: Any, connections: Connections) -> None:  # noqa: ANN401 (anyio's)
-    async with trio.open_nursery() as nursery:
-        with scope:
-            async with socket:
-                while True:
-                    nursery.start_soon(connections.serve, await socket.accept())
-
-
 class _Reports:
     """Of calls."""
 
     def __init__(self) -> None:
         self._calls = 0
 
-    def started(self, method: str, timeout: float | None) -> int:
+    def started(self, method: str, timeout: float | None, metadata: Metadata) -> int:
         self._calls += 1
-        _report(event="call_started", call=self._calls, method=method, timeout=timeout)
+        fields = [
+            (name, base64.b64encode(value).decode() if isinstance(value, bytes) else value) for name, value in metadata
+        ]
+        _report(event="call_started", call=self._calls, method=method, timeout=timeout, metadata=fields)
         return self._calls
 
-    def ended(self, call: int, code: str) -> None:
-        _report(event="call_ended", call=call, code=code)
+    def ended(self, number: int, code: StatusCode) -> None:
+        _report(event="call_ended", call=number, code=code.name)
 
 
 def _report(**values: object) -> None:

@@ -10,8 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import socket
-import time
 from collections import Counter
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -25,7 +23,9 @@ from viewreg._transport.status import ERRORS, InvalidArgumentError, Unimplemente
 from viewreg.testing._behavior import Behavior
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+    from purerpc import Servicer
 
     from viewreg.testing._behavior import Serving
 
@@ -38,12 +38,15 @@ _TRIED: Final = 100  # made-up facts for each one wanted: a partition of less th
 class FakeServices:
     """What a fake view is and does at this moment."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, hostname: str, servicers: Iterable[Servicer] = ()) -> None:
         self.behavior: Behavior = Behavior()  # written by `obey`
-        servicers = (_Diagnostics(self), _Carousel(self), _ReadFactsPO(self), _ReadFactsSP(self))
-        self.by_name: Final[dict[str, Any]] = {servicer.service.name: servicer.service for servicer in servicers}
-        """The purerpc services by their names on the wire."""
-        self._started: Final = time.monotonic()
+        own = (_Diagnostics(self), _Carousel(self), _ReadFactsPO(self), _ReadFactsSP(self))
+        self.by_name: Final[dict[str, Any]] = {
+            servicer.service.name: servicer.service for servicer in (*own, *servicers)
+        }
+        """The purerpc services by their names on the wire; of two with one name, the last."""
+        self._hostname: Final = hostname
+        self._started: Final = trio.current_time()
         self._serve(serving)
 
     def obey(self, serving: Serving, behavior: Behavior) -> None:
@@ -60,7 +63,8 @@ class FakeServices:
     async def begin(self) -> None:
         """What every call begins with. Raises the `CallError` that it shall end with."""
         behavior = self.behavior
-        await trio.sleep(behavior.delay)
+        if behavior.delay:
+            await trio.sleep(behavior.delay)
         if behavior.code is not StatusCode.OK:
             raise ERRORS[behavior.code](behavior.details)
 
@@ -72,12 +76,12 @@ class FakeServices:
             facts=len(self.facts),
             factVersions=len(self.facts),
             viewType=serving.view_type,
-            hostname=socket.gethostname(),
+            hostname=self._hostname,
             # Present even where there is no partition, as from a Go server.
             hashPartition=_on_wire(serving.partition) if serving.partitioned else rpc.CarouselHashPartitionRequest(),
             partition=str(serving.partition) if serving.partitioned else "",
         )
-        result.upTime.FromNanoseconds(int((time.monotonic() - self._started) * 1e9))
+        result.upTime.FromNanoseconds(int((trio.current_time() - self._started) * 1e9))
         for name in behavior.lied_about:
             result.ClearField(name)  # type: ignore[arg-type]  # its names are literals to the type checker
         result.MergeFrom(behavior.lie)

@@ -17,7 +17,7 @@ import attrs
 from attrs import field, frozen
 
 from scenario_values import Place, ScenarioError, a_duration, a_list, a_text, an_object, distinct_names, settings
-from scenario_words import ACTORS, CALLS, OPENS, Action, Names, read_action, read_endpoint
+from scenario_words import ACTORS, CALLS, OPENS, Action, Names, read_action
 from viewreg import Config, Connectivity, Event, Feature, InvalidValueError
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def read(file: str, text: str) -> Scenario:
     )
     healthy = distinct_names(at / "healthy", found.get("healthy", []), ".*", "a server")
     for server in healthy:
-        read_endpoint(at / "healthy", server, who.servers)
+        if server not in who.servers:
+            raise (at / "healthy").error(server, f"one of the servers {', '.join(who.servers)}", who.servers)
     phases: list[Phase] = []
     for number, phase in enumerate(a_list(at / "phases", found["phases"]), 1):
         phases.append(_phase(at / f"phase {number}", phase, who, number, phases[-1].until if phases else 0.0))

@@ -65,6 +65,7 @@ def test_the_config() -> None:
         (scenario(servers=["a"]), "x.json: servers: 'a': expected an address such as"),
         (scenario(servers=["a:1", "a:1"]), "x.json: servers: 'a:1': expected each name once"),
         (scenario(users=["probe"]), "x.json: users: 'probe': expected small letters, not discovery, probe, program"),
+        (scenario(healthy=["a:1 zone=x"]), "x.json: healthy: 'a:1 zone=x': expected one of the servers a:1, b:1"),
         (scenario(healthy=["c:1"]), "x.json: healthy: 'c:1': expected one of the servers a:1, b:1"),
         (scenario(config={"rize": 2}), "x.json: config: 'rize': expected .*; did you mean 'rise'"),
         (scenario(config={"rise": 0}), "x.json: config: rise 0: expected a whole number from 1 to 1000"),

@@ -269,6 +269,14 @@ def test_a_server_begins_with_settings(ack: bool) -> None:
         driver.receive(settings_ack() if ack else ping())
 
 
+def test_garbage_is_shown_legibly() -> None:
+    """Bytes that are no text are escaped once: so the code behind them is not cut off."""
+    with pytest.raises(ConnectionFailedError) as caught:
+        Driver(handshake=False).receive(bytes(range(255, 155, -1)))
+    assert r"it said '\xff\xfe\xfd" in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
 def test_a_server_of_http_1_is_quoted() -> None:
     """What a web server says first stands in the error."""
     with pytest.raises(ConnectionFailedError, match=r"'HTTP/1\.1 400 Bad Request'"):

@@ -23,8 +23,8 @@ def check_first_frame(buffer: bytes) -> None:
         return
     else:
         said = buffer[:24]
-    text = said[:_SAID].decode("ascii", "backslashreplace")
-    raise ConnectionFailedError(ErrorCode.PROTOCOL_ERROR, f"the server does not speak HTTP/2: it said {text!r}")
+    text = repr(said[:_SAID])[1:]  # without the b, and with each odd byte escaped once
+    raise ConnectionFailedError(ErrorCode.PROTOCOL_ERROR, f"the server does not speak HTTP/2: it said {text}")
 
 
 def unpadded(payload: bytes) -> bytes:

@@ -15,7 +15,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import h2.exceptions
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
@@ -162,8 +161,7 @@ class Server:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection by `view`."""
-        with suppress(h2.exceptions.ProtocolError):  # h2 answers nothing any more once the client has sent GOAWAY
-            await self.view.serve(stream)
+        await self.view.serve(stream)
 
 
 async def _leave(stream: trio.abc.Stream) -> None:

@@ -205,6 +205,8 @@ class _Connection:
                 await trio.sleep(view.delay)
             if view.hang:
                 await trio.sleep_forever()
+            if self._is_over():
+                return
             status, body = self._reply(path, bytes(call.body))
             fields = status_fields(status, view.details if status else "")
             if status:
@@ -212,9 +214,15 @@ class _Connection:
             else:
                 self._h2.send_headers(stream_id, RESPONSE)
                 await self._send(stream_id, body)
+                if self._is_over():
+                    return
                 self._h2.send_headers(stream_id, fields, end_stream=True)
             self.calls.pop(stream_id, None)
             self.wake_writer()
+
+    def _is_over(self) -> bool:
+        """The client has said GOAWAY: h2 can send nothing any more."""
+        return bool(self._h2.state_machine.state is h2.connection.ConnectionState.CLOSED)
 
     def _reply(self, path: str, body: bytes) -> tuple[int, bytes]:
         view = self._view
@@ -229,7 +237,7 @@ class _Connection:
         return 0, message(view.stats.SerializeToString())
 
     async def _send(self, stream_id: int, body: bytes) -> None:
-        while body:
+        while body and not self._is_over():
             size = min(len(body), self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
             if size <= 0:
                 self.wake_writer()

@@ -1,3 +1,5 @@
+"""What a link does to the connections of its address, and to dials."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""Listening on a network in memory: accepting, closing, freezing and being killed."""
+
 from __future__ import annotations
 
 import errno

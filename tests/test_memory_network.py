@@ -1,3 +1,5 @@
+"""A network in memory: addresses, dials, bad input, and the same times for the same seed."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""Streams in memory are what sockets are to a Trio program."""
+
 from __future__ import annotations
 
 import errno

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from nasty.nasty_grpc import NastyServicer, NastyStub
 from nasty.nasty_pb2 import Answer, Order
+from steps import CancelAt
 from viewreg import (
     CallError,
     Config,
@@ -28,13 +30,12 @@ from viewreg import (
     ViewregError,
     open_registry,
 )
+from viewreg._transport.dial import dial_tcp
 from viewreg.rpc import CarouselRequest, DiagnosticsServicer, StatsRequest, StatsResult
 from viewreg.testing import FakeView, MemoryNetwork, open_fake_view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    from trio.testing import MockClock
 
     from viewreg import Registry, View
 
@@ -344,3 +345,59 @@ async def test_cancelled(autojump_clock: MockClock, state: str) -> None:
     assert trio.lowlevel.current_statistics().tasks_living == before
     assert endpoint is not None
     assert network.link(endpoint).connections == 0
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["memory", "loopback"])
+def test_killed_while_frozen(memory: bool) -> None:
+    """Who dialled a view while it was frozen learns that it died: no connection is forgotten, accepted or not."""
+
+    async def main() -> None:
+        network = MemoryNetwork()
+        async with open_fake_view(where=network if memory else "loopback") as fake:
+            fake.freeze()
+            dial = network.dial if memory else dial_tcp
+            stream = await dial(fake.endpoint)
+            with trio.move_on_after(0.1):
+                await stream.receive_some()
+                pytest.fail("a frozen view has spoken")
+            fake.kill()
+            with trio.fail_after(GUARD):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0) if memory else None)
+
+
+async def small_program(network: MemoryNetwork) -> None:
+    """What a small test does: serve, watch, call, stream, freeze, restart, and leave."""
+    async with open_fake_view(where=network, services=[Nasty()]) as fake, watched(fake, network) as (registry, view):
+        await view.diagnostics().stats(StatsRequest())
+        async with view.carousel().ride(CarouselRequest()) as ride:
+            await anext(ride)
+        fake.freeze()
+        await trio.sleep(0.1)
+        fake.thaw()
+        await fake.restart()
+        await until(registry, lambda view: view.healthy)
+        await fake.stop()
+
+
+async def test_cancelled_at_every_step(autojump_clock: MockClock) -> None:
+    """Wherever a test is cancelled, no task and no connection is left of its views, and the next one works."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    step, finished = 0, False
+    while not finished:
+        step += 1
+        assert step < 300
+        network = MemoryNetwork()
+        with trio.CancelScope() as scope:
+            instrument = CancelAt(trio.lowlevel.current_task(), step, scope)
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                await small_program(network)
+                finished = True
+            finally:
+                trio.lowlevel.remove_instrument(instrument)
+        assert trio.lowlevel.current_statistics().tasks_living == before, f"cancelled at step {step}"
+        assert network.link("host1:8080").connections == 0, f"cancelled at step {step}"
+    assert step > 10

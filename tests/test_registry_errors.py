@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import viewreg
 from fleet import CLOSED, Fleet, all_healthy, open_fleet, tasks, unhealthy
+from steps import CancelAt
 from viewreg import Discovery, Feature, RegistryClosedError
 from viewreg.rpc import LookupSRequest, StatsRequest
 from viewreg.testing import MemoryNetwork
@@ -244,19 +245,6 @@ async def test_a_locator_that_fails_when_it_is_cancelled(autojump_clock: MockClo
 
 
 # -- cancellation at every checkpoint --
-
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels a scope when a task is about to make its k-th step."""
-
-    def __init__(self, task: trio.lowlevel.Task, k: int, scope: trio.CancelScope) -> None:
-        self.task, self.left, self.scope = task, k, scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
 
 
 async def small_body(fleet: Fleet) -> None:

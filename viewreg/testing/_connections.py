@@ -67,9 +67,8 @@ class Connections:
             with self._accepting:
                 async with listener:
                     while True:
-                        stream = await listener.accept()
-                        await self.moving()
-                        nursery.start_soon(self._serve, stream)
+                        # Frozen as well: the kernel would accept it, and nobody but `_serve` sees to its end.
+                        nursery.start_soon(self._serve, await listener.accept())
 
     def stop(self) -> None:
         """End every call with UNAVAILABLE, then every connection. Synchronous; `run` returns a little later."""
@@ -242,7 +241,7 @@ class _Connection:
             return error.status
         except h2.exceptions.ProtocolError:
             return Status(StatusCode.CANCELLED)  # its client reset it while it was being sent
-        except Exception as error:  # (a service may be the test's own, and raise anything)
+        except Exception as error:  # a service may be the test's own, and raise anything
             logger.exception("%s/%s of a fake view raised", request.service_name, request.method_name)
             return Status(StatusCode.UNKNOWN, f"the service raised {error!r}")
         return Status(StatusCode.OK)

@@ -265,3 +265,15 @@ async def test_a_refused_call_that_is_left(autojump_clock: object) -> None:
         assert len(peer.frames) == sent
         tasks = len(line.nursery.child_tasks)
         assert tasks == 1
+
+
+async def test_a_refused_call_leaves_its_place(autojump_clock: object) -> None:
+    """Refused while it waited for a window, a call does not wait there any more: nothing of it is kept."""
+    async with open_scripted(settings={0x4: 0}) as (line, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(line.stub.ask, Order(payload=bytes(1000)))
+        head = await peer.expect("HEADERS")
+        assert len(line.connection._without_window) == 1
+        await peer.send(refused(head.stream_id))
+        await wait_all_tasks_blocked()
+        assert not line.connection._without_window
+        nursery.cancel_scope.cancel()

@@ -303,6 +303,8 @@ class Exchange:
             return False
         pause = min(FIRST_PAUSE * 2**self._refusals, LONGEST_PAUSE)
         self._refusals += 1
+        if self._rest is not None and self.connection is not None:
+            self.connection.forget(self)
         self.connection = self._rest = None
         self.stream = Stream(self._changed, self._subchannel.config.max_message_size)
         self._subchannel.resubmit(self, pause)

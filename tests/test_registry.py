@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ import trio.lowlevel
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
 from fleet import INSTANT, Does, all_healthy, hosts, open_fleet, stats, unhealthy
-from viewreg import Connectivity, Discovery, Endpoint, Feature
+from viewreg import Config, Connectivity, Discovery, Endpoint, Feature
 from viewreg._health import Health
 
 if TYPE_CHECKING:
@@ -367,3 +368,22 @@ async def test_a_new_channel_is_a_change(autojump_clock: MockClock) -> None:
         assert new.view(A).channel is not old.view(A).channel
         change = await anext(registry.changes(since=old.version))
         assert hosts(change.updated) == [A] or (hosts(change.added), hosts(change.removed)) == ([A], [A])
+
+
+class LowerEnd(Random):
+    """Always draws the lower end, and is made of something else than a seed."""
+
+    def __init__(self, point: float) -> None:
+        super().__init__(0)
+        self.point = point
+
+    def random(self) -> float:
+        return self.point
+
+
+async def test_a_generator_of_ones_own(autojump_clock: MockClock) -> None:
+    """A subclass of Random decides itself: it is used as it is, however it is made."""
+    async with open_fleet() as fleet, fleet.open(A, config=Config(probe_jitter=0.1), rng=LowerEnd(0.0)) as registry:
+        await registry.wait_until(all_healthy)
+        await trio.sleep(45.5)
+        assert fleet[A].probes == 6  # every 9 s instead of every 10

@@ -59,9 +59,8 @@ class Link:
             direction: Way(f"{seed} {endpoint.host_port} {direction.name}")
             for direction in (Direction.TO_SERVER, Direction.TO_CLIENT)
         }
-        self._connections: Final[
-            dict[Connection, None]
-        ] = {}  # until both ends are closed; in the order of their making
+        # Until both ends are closed; in the order of their making.
+        self._connections: Final[dict[Connection, None]] = {}
 
     # -- what is to be seen --
 

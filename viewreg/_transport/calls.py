@@ -60,9 +60,6 @@ class _Call(Generic[Req, Res]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._path} on {self._channel}>"
 
-    def _decode(self, exchange: Exchange, data: bytes) -> Res:
-        return decode(exchange, self._response_type, data)
-
 
 class UnaryUnary(_Call[Req, Res]):
     """One request, one answer: `answer = await stub.stats(request)`."""
@@ -80,7 +77,7 @@ class UnaryUnary(_Call[Req, Res]):
     async def with_metadata(self, message: Req, *, metadata: MetadataLike | None = None) -> Response[Res]:
         """The same, and the metadata that came with the answer."""
         exchange = self._channel.exchange(self._path, metadata, encode(message))
-        answer = self._decode(exchange, await exchange.single_answer())
+        answer = decode(exchange, self._response_type, await exchange.single_answer())
         return Response(answer, exchange.initial_metadata, exchange.trailing_metadata)
 
 
@@ -106,14 +103,14 @@ class StreamUnary(_Call[Req, Res]):
         Raises `CallError`, or whatever the iterable raises, as itself. Cancelled, the server is told.
         """
         exchange = self._channel.exchange(self._path, metadata, None)
-        return self._decode(exchange, await self._converse(exchange, messages))
+        return decode(exchange, self._response_type, await self._converse(exchange, messages))
 
     async def with_metadata(
         self, messages: AsyncIterable[Req], *, metadata: MetadataLike | None = None
     ) -> Response[Res]:
         """The same, and the metadata that came with the answer."""
         exchange = self._channel.exchange(self._path, metadata, None)
-        answer = self._decode(exchange, await self._converse(exchange, messages))
+        answer = decode(exchange, self._response_type, await self._converse(exchange, messages))
         return Response(answer, exchange.initial_metadata, exchange.trailing_metadata)
 
     async def _converse(self, exchange: Exchange, messages: AsyncIterable[Req]) -> bytes:

@@ -74,7 +74,8 @@ class Connection:
         self._without_room: dict[Sender, None] = {}
         self._write_error = ""
         self._leaving = "the connection was closed by this side"
-        self.heard = trio.current_time()  # when the server last said something; written by the reader
+        self._now: Final = trio.lowlevel.current_clock().current_time  # asked at every read: not by way of the run
+        self.heard = self._now()  # when the server last said something; written by the reader
         self._scope: Final = trio.CancelScope()
         self._crowd = 0  # calls that were open when the server was last heard
         self._silent = False  # set when a PING is queued; unset by the reader
@@ -90,6 +91,7 @@ class Connection:
     @property
     def free_streams(self) -> int:
         """How many calls may begin now."""
+        # In full, and not by `has_room`: it is asked for every call. So is `Subchannel.start_queued`.
         return self.http2.free_streams if self.http2.outbox_size < OUTBOX_LIMIT else 0
 
     def open_stream(self, stream: Stream, block: bytes, body: bytes | None, sender: Sender) -> memoryview | None:
@@ -181,7 +183,7 @@ class Connection:
             if not data:
                 self._lose("the server closed the connection")
                 return
-            self.heard = trio.current_time()
+            self.heard = self._now()
             self._silent = False
             self._crowd = len(http2.streams)
             try:

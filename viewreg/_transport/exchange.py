@@ -60,8 +60,7 @@ REPLAY_LIMIT: Final = 64 * 1024  # bytes of a streamed request that are kept for
 # What the fields that are gRPC's own count in a header list at most, beside their encoded text, in bytes.
 _HEAD_OVERHEAD: Final = 400
 
-
-_NOBODY: Final = Wakeup()  # waits for room to send in a call whose request was complete from the start
+_NO_SENDER: Final = Wakeup()  # of calls whose request was complete from the start: nobody waits for room to send
 
 
 def _nobody() -> None:
@@ -111,7 +110,7 @@ class Exchange:
         self._error: CallError | None = None  # why it never began
         self._refusals = 0
         self._reading: Final = Wakeup()
-        self._sending: Final = _NOBODY if body is not None else Wakeup()
+        self._sending: Final = _NO_SENDER if body is not None else Wakeup()
 
     # -- beginning --
 
@@ -168,7 +167,7 @@ class Exchange:
     @property
     def ended(self) -> bool:
         """Nothing more will arrive."""
-        stream = self.stream
+        stream = self.stream  # in full, and not by `Stream.ended`: it is asked several times in every call
         return stream.remote_closed or stream.failure is not None or self._error is not None
 
     async def single_answer(self) -> bytes:

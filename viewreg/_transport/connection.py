@@ -248,7 +248,8 @@ class Connection:
             await trio.sleep(timeout)
             if self._writer.emptied == emptied:
                 await trio.sleep(timeout)  # the PING could not leave: the time for its answer has hardly begun
-            await let_readers_drain()
+            if self._silent:
+                await let_readers_drain()
             if self._silent:
                 self.close(f"no answer to a keepalive PING within {timeout:g} s")
                 return

@@ -91,7 +91,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._sending = True
         sends = self.sends
         try:
-            await trio.lowlevel.checkpoint()
+            if self.gone or sends.ended or self.receives.was_reset:
+                await trio.lowlevel.checkpoint()  # for what is raised below
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
             at = 0
             while True:
                 self._check_sendable()
@@ -100,14 +103,15 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                     continue
                 if data is None:
                     if sends.size < BUFFER_SIZE:
-                        return
+                        break
                 else:
                     if data and sends.ended and not sends.deserted:  # the network has ended it
                         raise broken(errno.EPIPE)
                     at += sends.push(data, at)
                     if at == len(data):
-                        return
+                        break
                 await sends.writer.sleep(self.receives.reset_at)
+            await trio.lowlevel.cancel_shielded_checkpoint()  # as on a socket: what was sent was sent
         finally:
             self._sending = False
 

@@ -54,7 +54,7 @@ MALFORMED = {
     "WINDOW_UPDATE on an idle stream": (window_update(99, 1), ErrorCode.PROTOCOL_ERROR),
     "a flood of PINGs": (ping() * 2000, ErrorCode.ENHANCE_YOUR_CALM),
     "a flood of SETTINGS": (settings() * 2000, ErrorCode.ENHANCE_YOUR_CALM),
-    "a flood of empty DATA": (headers(1) + data(1) * 2000, ErrorCode.ENHANCE_YOUR_CALM),
+    "a flood of empty DATA": (headers(1) + data(1) * 20_000, ErrorCode.ENHANCE_YOUR_CALM),
 }
 
 

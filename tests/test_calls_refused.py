@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from nasty.nasty_pb2 import Answer, Order
 from transport import numbers, open_scripted, unary_stream, unary_unary
 from viewreg._http2.frames import ErrorCode
-from viewreg._transport.exchange import MAX_REFUSALS, REPLAY_LIMIT
+from viewreg._transport.exchange import MAX_RESENT, REPLAY_LIMIT
 from viewreg._transport.status import UnavailableError
 from viewreg.testing.frames import data, headers, message, rst_stream, window_update
 
@@ -71,7 +71,7 @@ async def test_a_server_that_refuses_for_ever(autojump_clock: object, kind: Kind
             ended.append(trio.current_time())
 
         nursery.start_soon(call)
-        for _ in range(MAX_REFUSALS + 1):
+        for _ in range(MAX_RESENT + 1):
             await peer.send(refused((await peer.expect_request()).stream_id))
         await wait_all_tasks_blocked()
         assert ended

@@ -12,7 +12,7 @@ from viewreg._http2.errors import ConnectionFailedError, FailureKind
 from viewreg._http2.frames import MAX_STREAM_ID, ErrorCode
 from viewreg._http2.protocol import (
     MAX_CONTINUATIONS,
-    MAX_EMPTY_FRAMES,
+    MAX_IDLE_FRAMES,
     MAX_QUEUED_REPLIES,
     GoAway,
     PingAnswered,
@@ -186,8 +186,8 @@ CONNECTION_ERRORS: Final = [
     ("window update of a stream to come", window_update(11, 1), PROTOCOL_ERROR),
     ("pings without end", ping() * (MAX_QUEUED_REPLIES + 1), ENHANCE_YOUR_CALM),
     ("settings without end", settings() * (MAX_QUEUED_REPLIES + 1), ENHANCE_YOUR_CALM),
-    ("empty frames without end", data(3) * (MAX_EMPTY_FRAMES + 1), ENHANCE_YOUR_CALM),
-    ("empty frames without end, stream over", data(7) * (MAX_EMPTY_FRAMES + 1), ENHANCE_YOUR_CALM),
+    ("empty frames without end", data(3) * (MAX_IDLE_FRAMES + 1), ENHANCE_YOUR_CALM),
+    ("empty frames without end, stream over", data(7) * (MAX_IDLE_FRAMES + 1), ENHANCE_YOUR_CALM),
 ]
 
 STREAM_ERRORS: Final = [
@@ -455,13 +455,58 @@ def test_an_unread_flood_over_several_reads_is_noticed() -> None:
         driver.receive(ping())
 
 
-def test_empty_frames_between_others_are_borne() -> None:
-    """Only empty frames in a row count."""
+@pytest.mark.parametrize("useful", ["DATA", "HEADERS", "a call", "a request's DATA"])
+def test_idle_frames_between_others_are_borne(useful: str) -> None:
+    """Only frames in a row count that bring no call any further: an answer, or a question of ours, begins a new row."""
     driver = Driver()
-    driver.call()
-    driver.receive(headers(1))
-    for _ in range(3 * MAX_EMPTY_FRAMES // 900):
-        driver.receive(data(1) * 900, data(1, b"\0"))
+    streams = [driver.open() for _ in range(20)]
+    driver.receive(headers(1), window_update(1, 1000), window_update(0, 1000))
+    for turn in range(1, 10):
+        driver.receive(window_update(0, 1) * (MAX_IDLE_FRAMES - 10))
+        if useful == "DATA":
+            driver.receive(data(1, b"\0"))
+        elif useful == "HEADERS":
+            driver.receive(headers(1 + 2 * turn))
+        elif useful == "a call":
+            driver.call()
+        else:
+            driver.protocol.send_data(streams[0], memoryview(b"x"), end_stream=False, limit=100)
+
+
+IDLE: Final = {
+    "PING": ping(),
+    "an answer to no PING": ping(ack=True),
+    "SETTINGS": settings(),
+    "SETTINGS of no streams": settings({0x3: 0}),
+    "an acknowledgement of no SETTINGS": frame("SETTINGS", 1),
+    "PRIORITY": frame("PRIORITY", 0, 1, bytes(5)),
+    "a type that nobody knows": frame(0xFE, 0, 0),
+    "WINDOW_UPDATE": window_update(0, 1),
+    "WINDOW_UPDATE of a stream": window_update(1, 1),
+    "RST_STREAM of a stream that is over": rst_stream(7, 8),
+    "HEADERS of a stream that is over": headers(7),
+    "empty DATA": data(3),
+    "empty DATA of a stream that is over": data(7),
+    "padding alone": data(3, padding=255),
+    "an informational response": headers(1, ((b":status", b"103"),)),
+}
+
+
+@pytest.mark.parametrize("what", IDLE)
+def test_no_frame_is_borne_for_ever(what: str) -> None:
+    """A server that sends and sends, reads our answers and brings no call any further is told to calm down."""
+    driver = Driver()
+    for _ in range(4):
+        driver.call()
+    driver.receive(headers(3), headers(7), trailers(7))
+
+    def flood() -> None:
+        for _ in range(MAX_IDLE_FRAMES // 100 + 1):
+            driver.receive(IDLE[what] * 100)
+            driver.sent()
+
+    with pytest.raises(ConnectionFailedError, match="ENHANCE_YOUR_CALM"):
+        flood()
 
 
 def test_a_ping_is_answered_with_its_own_bytes() -> None:

@@ -11,10 +11,10 @@ import pytest
 import trio
 
 import viewreg
-from fleet import CLOSED, Does, all_healthy, call, events, open_fleet, reason, unhealthy
+from fleet import CLOSED, INSTANT, Does, all_healthy, call, events, open_fleet, reason, unhealthy
 from viewreg import Config, Event, Feature, ProbeAnswerError, ProbeResult
 from viewreg._health import reason_text
-from viewreg.testing.frames import goaway
+from viewreg.testing.frames import goaway, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,6 +230,29 @@ async def test_a_probe_that_is_not_sent_is_told(autojump_clock: MockClock, caplo
             assert entry.times > 1
             assert ours(caplog, logging.INFO) == []
             nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_admits_no_calls_at_all(autojump_clock: MockClock) -> None:
+    """A healthy server that lowers MAX_CONCURRENT_STREAMS to 0 has a probe's time to raise it; then it is unhealthy."""
+    async with open_fleet() as fleet, fleet.open(A, config=Config(probe_jitter=0.0)) as registry:
+        await registry.wait_until(all_healthy)
+        version = registry.version
+        for pause in (1.0, 4.9):  # borne
+            await trio.sleep_until(trio.current_time() // 10 * 10 + 9)
+            await fleet[A].say(settings({0x3: 0}))
+            await trio.sleep(1 + pause)
+            await fleet[A].say(settings({0x3: 100}))
+        await trio.sleep(10)
+        assert registry.version == version
+        await trio.sleep_until(trio.current_time() // 10 * 10 + 9)
+        await fleet[A].say(settings({0x3: 0}))
+        begun = trio.current_time()
+        await registry.wait_until(unhealthy(A))
+        assert trio.current_time() - begun <= 10 + 5 + 1
+        assert reason(registry, A) == "probe failed: the server has allowed no calls at all for 5 s"
+        await fleet[A].say(settings({0x3: 1}))
+        with trio.fail_after(1 + INSTANT):
+            await registry.wait_until(all_healthy)
 
 
 async def test_why_connecting_failed_at_the_last_moment(autojump_clock: MockClock) -> None:

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
@@ -106,9 +107,10 @@ class Silent(StatsProbe):
         await trio.sleep_forever()
 
 
-def open_silent(fleet: Fleet, config: Config) -> Any:
-    """A registry of server A whose probe says nothing after its first result."""
+def open_silent(fleet: Fleet, config: Config, *, ask_after: float = 86_400.0) -> Any:
+    """A registry of server A whose probe says nothing after its first result, and is asked after so much silence."""
     fleet[A].records = True
+    config = attrs.evolve(config, probe_interval=ask_after)
     fleet.locator.set([A])
     return viewreg.open_registry(fleet.locator, config, probe=Silent(), dial=fleet.dial)
 
@@ -138,13 +140,27 @@ async def test_pings_into_silence(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("quiet", [1.0, 120.0, 1000.0])
 async def test_a_frozen_server_that_is_only_watched(quiet: float, autojump_clock: MockClock) -> None:
-    """A server that freezes while its probe only listens is unhealthy within some 300 s, however long it was quiet."""
-    async with open_fleet() as fleet, open_silent(fleet, Config()) as registry:
+    """A server that freezes while its probe only listens is unhealthy as soon as one that is asked, however quiet."""
+    async with open_fleet() as fleet, open_silent(fleet, Config(), ask_after=10.0) as registry:
         await registry.wait_until(healthy(A))
         await trio.sleep(quiet)
         fleet[A].freeze()
-        with trio.fail_after(300 + 8 + 2 + 1):
+        with trio.fail_after(11 + 5):
             await registry.wait_until(unhealthy(A))
+        fleet[A].thaw()
+        with trio.fail_after(6):
+            await registry.wait_until(healthy(A))
+
+
+async def test_a_silent_watch_is_no_news(autojump_clock: MockClock) -> None:
+    """A server whose watch is silent is asked about once an interval, and that changes nothing that anyone sees."""
+    async with open_fleet() as fleet, open_silent(fleet, Config(), ask_after=10.0) as registry:
+        await registry.wait_until(healthy(A))
+        version = registry.version
+        await trio.sleep(1000)
+        assert registry.version == version
+        assert 25 <= fleet[A].probes <= 105
+        assert len(registry.history(A)) == 3
 
 
 async def test_a_frozen_server_that_is_rarely_probed(autojump_clock: MockClock) -> None:

@@ -248,7 +248,7 @@ class Watches(Ask):
 
 
 async def test_watch(autojump_clock: MockClock) -> None:
-    """A probe's `watch` is read as it speaks, without timeout; when it ends, asking takes over."""
+    """A probe's `watch` is read as it speaks, and nothing else counts that is answered; then asking takes over."""
     closed = trio.Event()
 
     async def watch(_channel: Channel) -> AsyncIterator[ProbeResult[Feature]]:
@@ -268,11 +268,12 @@ async def test_watch(autojump_clock: MockClock) -> None:
             await registry.wait_until(unhealthy(A))
             assert trio.current_time() == 100.0
             assert reason(registry, A) == "not serving: full"
-            assert probe.asked == 0
+            asked = probe.asked
+            assert 8 <= asked <= 10  # whether it still lives, for it says nothing by itself
             await registry.wait_until(all_healthy)
             assert trio.current_time() == 200.0
             assert closed.is_set()
-            assert probe.asked == 1
+            assert 9 <= probe.asked - asked <= 11
 
 
 async def test_watch_ends_with_its_connection(autojump_clock: MockClock) -> None:

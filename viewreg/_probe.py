@@ -31,7 +31,9 @@ class Probe(Protocol[F]):
     """Asks a server what it serves. One object probes all endpoints, so it keeps no state of any.
 
     A probe may also have a method `watch(channel)` that returns an async iterator of `ProbeResult`: it is read as long
-    as the connection lives; when it ends or fails, `__call__` takes over.
+    as the connection lives; when it ends or fails, `__call__` takes over. While it runs, `__call__` only finds out
+    whether a server that has said nothing for `Config.probe_interval` still lives: if it answers, whatever it says, the
+    last word of the watch stands.
     """
 
     @property

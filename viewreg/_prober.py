@@ -51,6 +51,11 @@ class Line(Protocol):
         ...
 
     @property
+    def admits_calls(self) -> bool:
+        """Whether the server lets anyone call."""
+        ...
+
+    @property
     def heard(self) -> float:
         """When something was last heard, in Trio's time."""
         ...
@@ -69,6 +74,8 @@ async def ask(
         return await _ask(probe, channel)
     if trio.current_time() < due:
         return None
+    if not line.admits_calls:  # legal for moments only (RFC 9113, 5.1.2)
+        return Verdict(Event.PROBE_FAILED, f"the server has allowed no calls at all for {seconds:g} s")
     if line.probes_unsent != unsent:
         return Verdict(Event.PROBE_NOT_SENT, "the server has all the calls open that it allows")
     if doubt:
@@ -90,29 +97,27 @@ async def _ask(probe: Probe[F], channel: Channel) -> Verdict[F]:
 async def follow(
     watch: Callable[[Channel], AsyncIterator[ProbeResult[F]]],
     channel: Channel,
-    scope: trio.CancelScope,
     no_features: F,
     hear: Callable[[Verdict[F]], None],
 ) -> None:
     """Hand on what a watching probe finds, until it ends. That it fails is a verdict; that it ends is none."""
-    with scope:
-        results: AsyncIterator[ProbeResult[F]] | None = None
-        try:
-            while True:
-                try:
-                    with only_cancelled():
-                        results = watch(channel) if results is None else results
-                        result = await anext(results)
-                except StopAsyncIteration:
-                    return
-                except Exception as error:  # noqa: BLE001 (the boundary: a user's probe may raise anything)
-                    hear(judge_error(error))
-                    return
-                hear(judge(result, no_features))
-                await trio.lowlevel.checkpoint()  # an iterator that never waits must not stop the world
-        finally:
-            with suppress(Exception):  # it is over: what it raises now is nobody's concern
-                await close_iterator(results)
+    results: AsyncIterator[ProbeResult[F]] | None = None
+    try:
+        while True:
+            try:
+                with only_cancelled():
+                    results = watch(channel) if results is None else results
+                    result = await anext(results)
+            except StopAsyncIteration:
+                return
+            except Exception as error:  # noqa: BLE001 (the boundary: a user's probe may raise anything)
+                hear(judge_error(error))
+                return
+            hear(judge(result, no_features))
+            await trio.lowlevel.checkpoint()  # an iterator that never waits must not stop the world
+    finally:
+        with suppress(Exception):  # it is over: what it raises now is nobody's concern
+            await close_iterator(results)
 
 
 def judge(result: object, no_features: F) -> Verdict[F]:

@@ -44,6 +44,7 @@ logger = logging.getLogger("viewreg")
 
 _QUIET: Final = frozenset({Event.CONNECTING, Event.CONNECTED, Event.REMOVED})  # not worth a line in the log each
 _BAD: Final = frozenset({Event.PROBE_FAILED, Event.PROBE_NOT_UNDERSTOOD, Event.PROBE_NOT_SERVING})
+_NO_ANSWER: Final = frozenset({Event.PROBE_FAILED, Event.PROBE_NOT_SENT})
 _RAREST_KEEPALIVE: Final = 86_400.0  # seconds
 
 
@@ -82,6 +83,8 @@ class Supervisor(Generic[F]):
         self._demanded = False  # somebody wants a dial or a probe now
         self._attempted = -math.inf  # when the last of them began
         self._dialled = self._dialled_before = -math.inf  # when the last dial began, and the one before
+        self._watching = False  # the probe's watch runs
+        self._watched: Verdict[F] | None = None  # what it said last
         self._answered = False  # a probe was good on the current connection, or the last one
         self._keepalive_interval = config.keepalive_interval  # doubled when the server complains
         self._life: Final = trio.CancelScope()
@@ -174,13 +177,24 @@ class Supervisor(Generic[F]):
         return "" if connection.ready else connection.lost or "the connection was given up"
 
     async def _attend(self) -> None:
-        """Probe the current connection, again and again, until it is no longer current."""
-        connection, config = self._connection, self._config
+        """Probe the current connection, by watching if the probe can, until it is no longer current."""
+        connection = self._connection
         if connection is None:  # lost already
             return
         watch = getattr(self._probe, "watch", None)
-        if watch is not None:
-            await self._follow(connection, watch)
+        if watch is None:
+            await self._ask_repeatedly(connection)
+            return
+        self._watching, self._watched = True, None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, connection, watch)
+            await self._leave_to_watch(connection, self._config.probe_interval)
+            await self._ask_repeatedly(connection)
+            nursery.cancel_scope.cancel()
+        self._watching = False
+
+    async def _ask_repeatedly(self, connection: Connection) -> None:
+        config = self._config
         doubt = True
         while self._connection is connection:
             self._attempted = started = trio.current_time()
@@ -193,24 +207,45 @@ class Supervisor(Generic[F]):
             doubt = verdict is not None  # a second silence in a row is believed, whatever else is heard
             if verdict is None:  # no evidence of anything: ask again
                 continue
+            if self._watching and self._watched is not None and verdict.event not in _NO_ANSWER:
+                verdict = self._watched  # it lives, so the word of the watch stands
             self._judge(verdict)
             if verdict.event is Event.PROBE_NOT_SENT:
                 continue
-            jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
             # Quickly again after a failure, and up to `rise` successes.
-            settled = verdict.event is Event.PROBE_OK and self.health.healthy
+            settled = verdict is self._watched or (verdict.event is Event.PROBE_OK and self.health.healthy)
+            jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
             interval = config.probe_interval * jitter if settled else config.probe_retry_interval
-            await self._pause_until(started + interval, connection)
+            if self._watching:
+                await self._leave_to_watch(connection, interval)
+            else:
+                await self._pause_until(started + interval, connection)
 
     async def _follow(self, connection: Connection, watch: Callable[[Channel], AsyncIterator[ProbeResult[F]]]) -> None:
         """Take a watching probe's results as they come, until it ends or the connection is no longer current."""
 
         def hear(verdict: Verdict[F]) -> None:
             if self._connection is connection:
+                self._watched = verdict
                 self._judge(verdict)
 
-        self._asking = trio.CancelScope()
-        await follow(watch, self._probe_channel, self._asking, self._no_features, hear)
+        await follow(watch, self._probe_channel, self._no_features, hear)
+        self._watching, self._attempted = False, -math.inf  # asking takes over, at once
+        self._demand()
+
+    async def _leave_to_watch(self, connection: Connection, patience: float) -> None:
+        """Wait until the watch ends, somebody asks, or the server has said nothing at all for so long.
+
+        A silent watch is no evidence, and PINGs are few (`keepalive_interval`): so now and then a call has to show that
+        the server still lives.
+        """
+        while self._watching and self._connection is connection:
+            due = max(connection.heard, self._attempted) + patience
+            if trio.current_time() >= due:
+                return
+            await self._pause_until(due, connection)
+            if self._demanded:
+                return
 
     async def _pause_until(self, due: float, connection: Connection | None) -> None:
         """Sleep until it is due; sooner if somebody asks; at once if `connection` is no longer the current one."""
@@ -267,7 +302,7 @@ class Supervisor(Generic[F]):
     def _leave(self, reason: str) -> None:
         """The current connection is none any more, and there is no other."""
         self._connection = None
-        self.subchannel.away(reason)
+        self.subchannel.away(reason, until_dialled=True)
         self._happened(Event.LOST, reason)
         self._interrupt()
 

@@ -40,9 +40,9 @@ class Outgoing:
     """The sending half of a `Protocol`, whose other half keeps the server's limits current. Never made by itself."""
 
     __slots__ = (
-        "_closed", "_events", "_first_block", "_initial_send_window", "_max_send_frame", "_next_stream_id", "_outbox",
-        "_queued_replies", "_send_window", "_starved", "going_away", "max_concurrent_streams", "max_send_header_list",
-        "outbox_size", "settings_received", "streams",
+        "_closed", "_events", "_first_block", "_idle_frames", "_initial_send_window", "_max_send_frame",
+        "_next_stream_id", "_outbox", "_queued_replies", "_send_window", "_starved", "going_away",
+        "max_concurrent_streams", "max_send_header_list", "outbox_size", "settings_received", "streams",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -55,6 +55,7 @@ class Outgoing:
         self._outbox: list[bytes] = []
         self._queued_replies = 0  # frames among them that the server's own made us send
         self._events: list[Event] = []  # found by `receive`, not told yet
+        self._idle_frames = 0  # received in a row that brought no call any further
         self._next_stream_id = 1
         self._send_window = frames.DEFAULT_WINDOW
         self._initial_send_window = frames.DEFAULT_WINDOW
@@ -89,6 +90,7 @@ class Outgoing:
             block, self._first_block = TABLE_SIZE_ZERO + block, False
         stream.id = stream_id = self._next_stream_id
         self._next_stream_id += 2
+        self._idle_frames = 0
         if stream_id == frames.MAX_STREAM_ID:
             self.going_away = True  # a new connection has new ids
         stream.send_window = window = self._initial_send_window
@@ -116,6 +118,7 @@ class Outgoing:
             size = min(len(data), room, self._max_send_frame)
             last = end_stream and size == len(data)
             self._put(frames.frame(frames.DATA, frames.END_STREAM if last else 0, stream.id, data[:size]))
+            self._idle_frames = 0
             stream.send_window -= size
             self._send_window -= size
             room -= size

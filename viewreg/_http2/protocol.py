@@ -7,8 +7,8 @@ Rules:
   the connection ends the connection (RFC 9113, section 5.4).
 * Frames that are still on their way to a forgotten stream are counted for flow control, and dropped: a server need not
   know yet that we have left. A stream that was never opened is the server's error.
-* What a server can make us hold or do for nothing is bounded: replies that it does not fetch, empty frames, header
-  blocks that go on and on.
+* What a server can make us hold or do for nothing is bounded: replies that it does not fetch, header blocks that go on
+  and on, and frames in a row that bring no call any further.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ __all__ = ["Event", "GoAway", "PingAnswered", "Protocol", "SettingsReceived", "W
 MAX_FRAME_SIZE: Final = frames.MIN_MAX_FRAME_SIZE  # bytes that we accept in one frame
 MAX_SENT_FRAME: Final = 64 * 1024  # bytes, where the peer accepts them; larger ones only hold up other streams
 MAX_QUEUED_REPLIES: Final = 1000  # frames that only answer the peer's; more, unsent, is a flood
-MAX_EMPTY_FRAMES: Final = 1000  # DATA frames in a row that carry nothing
+# Frames in a row that bring no call any further: PINGs, SETTINGS, empty DATA, unknown ones. In a row means: no answer
+# comes, and nothing is asked. A server that acknowledges each frame of a large request needs a few hundred.
+MAX_IDLE_FRAMES: Final = 10_000
 MAX_CONTINUATIONS: Final = 128  # frames of one header block; full ones would be five
 
 
@@ -40,8 +42,8 @@ class Protocol(Outgoing):
     """State of one client connection. See the modules of both halves for their rules."""
 
     __slots__ = (
-        "_buffer", "_continuations", "_decoder", "_empty_frames", "_failure", "_goaway", "_header_block",
-        "_header_end_stream", "_header_stream_id", "_receive_window",
+        "_buffer", "_continuations", "_decoder", "_failure", "_goaway", "_header_block", "_header_end_stream",
+        "_header_stream_id", "_receive_window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -52,7 +54,6 @@ class Protocol(Outgoing):
         self._header_end_stream = False
         self._header_block = bytearray()
         self._continuations = 0
-        self._empty_frames = 0
         self._receive_window = CONNECTION_WINDOW
         self._goaway: GoAway | None = None  # the last one received, not told yet
         self._failure: tuple[ErrorCode, str] | None = None  # what `receive` has raised
@@ -96,6 +97,8 @@ class Protocol(Outgoing):
                 break
             if self._header_stream_id and kind != frames.CONTINUATION:
                 raise ConnectionFailedError(ErrorCode.PROTOCOL_ERROR, "a header block that is not continued")
+            if kind > frames.HEADERS:
+                self._count_idle_frame()
             if kind < len(receivers):  # frames of unknown types are ignored (RFC 9113, 5.5)
                 receivers[kind](self, flags, stream_id & 0x7FFF_FFFF, buffer[start:end])
             at = end
@@ -113,16 +116,18 @@ class Protocol(Outgoing):
         self._receive_window -= size
         if self._receive_window <= CONNECTION_DUE:
             self._return_credit()
-        if size:
-            self._empty_frames = 0
-        elif not flags & frames.END_STREAM:
-            self._count_empty_frame()
         stream = self.streams.get(stream_id)
         if stream is None:
             self._check_opened(stream_id, "DATA")
+            if not size:
+                self._count_idle_frame()
             return
         if flags & frames.PADDED:
             payload = payloads.unpadded(payload)
+        if payload:
+            self._idle_frames = 0
+        else:
+            self._count_idle_frame()
         stream.receive_window -= size
         if stream.receive_window < 0:
             self._malformed(stream, "more DATA than the stream's window", ErrorCode.FLOW_CONTROL_ERROR)
@@ -171,6 +176,7 @@ class Protocol(Outgoing):
         decoded = self._decoder.decode(block)  # also for forgotten streams: the decoder's state depends on it
         stream = self.streams.get(stream_id)
         if stream is None:
+            self._count_idle_frame()
             return
         fault = decoded.fault
         if fault:
@@ -189,10 +195,12 @@ class Protocol(Outgoing):
         elif end_stream or decoded.status == 101:  # noqa: PLR2004 (RFC 9113, 8.6)
             fault = f"an informational response {decoded.status} that ends or changes the stream"
         else:
+            self._count_idle_frame()
             return
         if fault:
             self._malformed(stream, fault)
             return
+        self._idle_frames = 0
         if end_stream:
             self._close_remote(stream)
         self._tell(stream)
@@ -317,10 +325,10 @@ class Protocol(Outgoing):
         self._receive_window += credit
         self._reply(frames.window_update_frame(0, credit))
 
-    def _count_empty_frame(self) -> None:
-        self._empty_frames += 1
-        if self._empty_frames > MAX_EMPTY_FRAMES:
-            text = f"more than {MAX_EMPTY_FRAMES} empty frames in a row"
+    def _count_idle_frame(self) -> None:
+        self._idle_frames += 1
+        if self._idle_frames > MAX_IDLE_FRAMES:
+            text = f"more than {MAX_IDLE_FRAMES} frames in a row that bring no call any further"
             raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, text)
 
     # By type of frame, in the order of their numbers.

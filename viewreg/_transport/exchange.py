@@ -2,7 +2,8 @@
 
 Rules:
 * It begins when the subchannel finds a stream for it; until then it waits like any other wait for the server.
-* What was sent is kept until the answer begins: if the server refuses the stream, it is sent again on another.
+* What was sent is kept until the answer begins: if the server promises that it did nothing with the call, by refusing
+  the stream or by leaving it above GOAWAY's last stream id, it is sent again on another stream.
 * The deadline is that of the scope in which the call started. What the server says once that is due is not taken for
   the truth before the scope had its own chance to cancel.
 * Whoever leaves early calls `cancel`: synchronous, so it works in any `finally`.
@@ -51,7 +52,7 @@ _OUT_OF_TIME: Final = (StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED)
 
 # grpc core refuses streams while it has not cleared away the ones before them, however few are open. Its own clients
 # hide that by sending refused calls again (gRFC A6); so do we, with pauses for it to catch up.
-MAX_REFUSALS: Final = 8
+MAX_RESENT: Final = 8  # times that one call is sent again, for whichever reason
 FIRST_PAUSE: Final = 0.01  # seconds; doubled each time
 LONGEST_PAUSE: Final = 0.25  # seconds
 
@@ -80,7 +81,7 @@ class Exchange:
     """The state of one call. Written by its own task, by the subchannel that starts it and the connection under it."""
 
     __slots__ = (
-        "_block", "_block_size", "_error", "_kept", "_reading", "_refusals", "_request_ended", "_rest", "_sending",
+        "_block", "_block_size", "_error", "_kept", "_reading", "_request_ended", "_resent", "_rest", "_sending",
         "_sent", "_subchannel", "connection", "deadline", "head", "probe", "stream", "waits",
     )  # fmt: skip
 
@@ -108,7 +109,7 @@ class Exchange:
         self._request_ended = body is not None  # no more messages follow
         self._rest: memoryview | None = None  # what of it neither window nor outbox has taken yet
         self._error: CallError | None = None  # why it never began
-        self._refusals = 0
+        self._resent = 0  # times that it was sent again
         self._reading: Final = Wakeup()
         self._sending: Final = _NO_SENDER if body is not None else Wakeup()
 
@@ -156,6 +157,11 @@ class Exchange:
         self._error = error
         self._reading.wake()
         self._sending.wake()
+
+    @property
+    def resent(self) -> bool:
+        """The server has promised that it did nothing with it."""
+        return self._resent > 0
 
     # -- what the task of the call does --
 
@@ -296,12 +302,14 @@ class Exchange:
             self._sending.wake()
 
     def _begin_anew(self, failure: StreamFailure) -> bool:
-        """If the server refused the stream, and so promises to have done nothing: send it again, after a pause."""
+        """If the server promises to have done nothing: send it again, a refused one after a pause."""
         refused = failure.kind is FailureKind.RESET_BY_PEER and failure.code == ErrorCode.REFUSED_STREAM
-        if not refused or self._sent is None or self.stream.headers is not None or self._refusals == MAX_REFUSALS:
+        if not refused and failure.kind is not FailureKind.NOT_PROCESSED:
             return False
-        pause = min(FIRST_PAUSE * 2**self._refusals, LONGEST_PAUSE)
-        self._refusals += 1
+        if self._sent is None or self.stream.headers is not None or self._resent == MAX_RESENT:
+            return False
+        pause = min(FIRST_PAUSE * 2**self._resent, LONGEST_PAUSE) if refused else 0
+        self._resent += 1
         if self._rest is not None and self.connection is not None:
             self.connection.forget(self)
         self.connection = self._rest = None

@@ -4,13 +4,15 @@ Rules:
 * Stream ids are given when a call is sent, never before: calls beyond the server's MAX_CONCURRENT_STREAMS wait here, in
   order, probes ahead of all others.
 * While the server is known to be away, calls fail at once, but for those that asked to wait. While nobody knows yet
-  (never tried, or a replacement is being dialled), they wait.
+  (never tried, or a replacement is being dialled), they wait. So does, for the next dial's outcome, a call of which the
+  lost connection's server has promised that it did nothing with it.
 * The supervisor writes the state; everything here is synchronous and in the Trio thread.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -38,6 +40,11 @@ class Queued(Protocol):
     @property
     def probe(self) -> bool:
         """It goes before all that are none."""
+        ...
+
+    @property
+    def resent(self) -> bool:
+        """The server has promised that it did nothing with it, and it was handed in again."""
         ...
 
     def begin(self, connection: Connection) -> None:
@@ -89,27 +96,36 @@ class Subchannel:
         queued[call] = None
 
     def resubmit(self, call: Queued, pause: float) -> None:
-        """Begin a call again that the server refused; not before `pause` seconds have passed. It may be withdrawn."""
-        self._paused[call] = None
-
-        async def submit_later() -> None:
-            await trio.sleep(pause)
-            if call in self._paused:
-                del self._paused[call]
-                try:
-                    self.submit(call)
-                except UnavailableError as error:
-                    call.give_up(error)
-
+        """Begin a call again that the server has not begun; not before `pause` seconds, if any. It may be withdrawn."""
         if self._state is _State.CLOSED:
             self._give_up([call])
+        elif pause:
+            self._paused[call] = None
+            self.spawn(functools.partial(self._resubmit_after, pause, call))
         else:
-            self.spawn(submit_later)
+            self._submit_again(call)
+
+    async def _resubmit_after(self, pause: float, call: Queued) -> None:
+        await trio.sleep(pause)
+        if call in self._paused:
+            del self._paused[call]
+            self._submit_again(call)
+
+    def _submit_again(self, call: Queued) -> None:
+        try:
+            self.submit(call)
+        except UnavailableError as error:
+            call.give_up(error)
 
     @property
     def heard(self) -> float:
         """When the current connection last heard something, in Trio's time."""
         return -math.inf if self._connection is None else self._connection.heard
+
+    @property
+    def admits_calls(self) -> bool:
+        """Whether the server lets anyone call: its MAX_CONCURRENT_STREAMS may be 0."""
+        return self._connection is None or self._connection.http2.max_concurrent_streams > 0
 
     @property
     def wanted(self) -> bool:
@@ -149,12 +165,15 @@ class Subchannel:
         self._connection = None
         self._enter(_State.PENDING, "")
 
-    def away(self, reason: str) -> None:
-        """The server cannot be reached: calls fail, and those in the queue that do not want to wait."""
+    def away(self, reason: str, *, until_dialled: bool = False) -> None:
+        """The server cannot be reached: calls fail, and those in the queue that do not want to wait.
+
+        `until_dialled`: a connection was lost and the next has not been tried, so those that were handed in again stay.
+        """
         self._connection = None
         self._enter(_State.AWAY, reason)
         waiting = (*self._probes, *self._calls, *self._paused)
-        self._give_up([call for call in waiting if not call.waits])
+        self._give_up([call for call in waiting if not (call.waits or (until_dialled and call.resent))])
 
     def close(self, reason: str) -> None:
         """The endpoint is gone: every call fails at once, now and for ever. The first reason stays."""

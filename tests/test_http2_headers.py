@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import hpack
@@ -162,6 +163,22 @@ def test_the_memory_of_blocks_is_bounded() -> None:
     assert len(long) > headers_module._MEMO_ENTRY
     assert decoder.decode(long).fields == decoder.decode(long).fields
     assert remembered().misses == misses
+
+
+def test_a_servers_table_holds_what_is_in_it() -> None:
+    """A table of 4,096 bytes, each entry from a block of 60,000, does not keep the blocks."""
+    decoder = HeaderDecoder()
+    rest = literal(b"x-long", bytes(60_000))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200):
+            decoder.decode(b"\x40\1x\x03%03d" % number + rest)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert decoder.decode(b"\xbe").fields == ((b"x", b"199"),)
+    assert held < 64 * 1024
 
 
 @given(st.binary(max_size=200), st.booleans())

@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.table import HeaderTable
 
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode
@@ -118,13 +119,22 @@ class HeaderDecoder:
         if self._stateless and (not block or block[0] & _KIND != TABLE_SIZE_ZERO[0]):
             return _decode_stateless(block) if len(block) <= _MEMO_ENTRY else _judge(_decode(_decoder(0), block))
         if self._decoder is None:
-            self._decoder = _decoder(0 if self._stateless else _DEFAULT_TABLE_SIZE)
+            self._decoder = _decoder(0 if self._stateless else _DEFAULT_TABLE_SIZE, _Table())
             self._stateless = False
         return _judge(_decode(self._decoder, block))
 
 
-def _decoder(table_size: int) -> Decoder:
+class _Table(HeaderTable):  # type: ignore[misc, unused-ignore]
+    """hpack 3 puts views into its table, each of which keeps the whole block that it is a part of."""
+
+    def add(self, name: bytes | memoryview, value: bytes | memoryview) -> None:
+        super().add(bytes(name), bytes(value))
+
+
+def _decoder(table_size: int, table: HeaderTable | None = None) -> Decoder:
     decoder = Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
+    if table is not None:
+        decoder.header_table = table
     decoder.header_table_size = table_size
     return decoder
 

@@ -14,7 +14,7 @@ from http2_driver import MAX_MESSAGE, NO_LIMIT, Driver, a_block, nobody
 from viewreg._http2 import headers as headers_module
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode
-from viewreg._http2.headers import HeaderDecoder, literal, request_block
+from viewreg._http2.headers import MAX_HEADER_FIELDS, HeaderDecoder, literal, request_block
 from viewreg._http2.stream import Stream
 from viewreg.testing.frames import RESPONSE, block, headers, settings
 
@@ -179,6 +179,38 @@ def test_a_servers_table_holds_what_is_in_it() -> None:
         tracemalloc.stop()
     assert decoder.decode(b"\xbe").fields == ((b"x", b"199"),)
     assert held < 64 * 1024
+
+
+@pytest.mark.parametrize("filler", [b"\x90", literal(b"xy", b"zz")], ids=["indexed", "literal"])
+def test_a_memory_full_of_the_worst_blocks_is_small(filler: bytes) -> None:
+    """Blocks that are short and say much take up less than 4 MiB of the process, whoever sends them."""
+    decoder = HeaderDecoder()
+    decoder.decode(b"\x20\x88")
+    worst = b"\x88" + filler * ((headers_module._MEMO_ENTRY - 20) // len(filler))
+    headers_module._decode_stateless.cache_clear()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(headers_module._MEMO_ENTRIES):
+            decoder.decode(worst + literal(b"x", b"%d" % number))
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+        headers_module._decode_stateless.cache_clear()
+    assert held < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("count", [MAX_HEADER_FIELDS - 1, MAX_HEADER_FIELDS, 1_500])
+def test_fields_are_counted(count: int) -> None:
+    """A list of more fields than `MAX_HEADER_FIELDS`, which cost more than their text, fails its own stream."""
+    driver = Driver()
+    stream, other = driver.call(), driver.call()
+    fields = tuple((b"x%d" % number, b"") for number in range(count))
+    driver.receive(headers(stream.id, (*RESPONSE[:1], *fields)), headers(other.id))
+    taken = count < MAX_HEADER_FIELDS
+    assert (stream.headers is not None) is taken
+    assert taken or f"{count + 1} header fields; at most 128" in str(stream.failure)
+    assert other.headers is not None
 
 
 @given(st.binary(max_size=200), st.booleans())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from http2_driver import MAX_MESSAGE, NO_LIMIT, Driver, a_block, nobody
 from viewreg._http2.events import WINDOW_OPENED
 from viewreg._http2.flow import CONNECTION_WINDOW, STREAM_WINDOW, connection_credit, stream_credit
-from viewreg._http2.stream import Stream
+from viewreg._http2.stream import PREFIX_SIZE, Stream
 from viewreg.testing.frames import data, headers, message, trailers, window_update
 from viewreg.testing.frames import settings as settings_frame
 
@@ -200,6 +201,24 @@ def test_crumbs_are_held_without_overhead(size: int) -> None:
         tracemalloc.stop()
     assert stream.held == 6000 * size
     assert held < 2 * stream.held + 4096
+
+
+@pytest.mark.parametrize("size", [900, 30_000, 60_000, 300_000, 3_000_000])
+def test_a_buffer_takes_little_more_than_is_held(size: int) -> None:
+    """Whatever was sent and taken before: memory for at most an eighth more than a stream may hold."""
+    driver = Driver()
+    stream = driver.call()
+    server = Server(driver, [stream])
+    left, most = message(bytes(size)) * (4_000_000 // size), 0
+    while left:
+        while left and (sent := server.send(1, left)):
+            left = left[sent:]
+            most = max(most, sys.getsizeof(stream._buffer))
+        if stream.has_message:
+            driver.protocol.take_message(stream)
+            most = max(most, sys.getsizeof(stream._buffer))
+        server.look()
+    assert most <= 1.125 * max(STREAM_WINDOW, PREFIX_SIZE + size) + 100
 
 
 def test_no_window_is_given_to_a_stream_that_has_ended() -> None:

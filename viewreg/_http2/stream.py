@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = Struct(">BL")  # compressed?, length
 PREFIX_SIZE: Final = _PREFIX.size  # bytes
-_COMPACT_AT: Final = 64 * 1024  # bytes read off the front of the buffer before it is moved down
 
 
 class Stream:
@@ -46,8 +45,8 @@ class Stream:
         self.receive_window = STREAM_WINDOW  # what the peer may still send
         self.needed = 0  # size of the message at the head with its prefix; 0: its prefix is not here yet
         self._max_message_size: Final = max_message_size
-        self._buffer: bytes | bytearray = b""
-        self._at = 0
+        self._buffer: bytes | bytearray = b""  # a bytearray takes up to an eighth more than what is in it
+        self._at = 0  # bytes of it that were taken; of a bytearray they are gone
 
     def __repr__(self) -> str:
         state = self.failure.message if self.failure else "ended" if self.remote_closed else "open"
@@ -73,7 +72,7 @@ class Stream:
             self._buffer = payload
         else:
             if not isinstance(self._buffer, bytearray):
-                self._buffer = bytearray(self._buffer)
+                self._buffer, self._at = bytearray(memoryview(self._buffer)[self._at :]), 0
             self._buffer += payload
         return None if self.needed else self._look_at_head()
 
@@ -87,10 +86,10 @@ class Stream:
         if end == len(buffer):
             self._buffer, self._at = b"", 0
             return message, None
-        if end >= _COMPACT_AT:
-            self._buffer, self._at = bytearray(memoryview(buffer)[end:]), 0
-        else:
+        if isinstance(buffer, bytes):
             self._at = end
+        else:
+            del buffer[:end]  # moves nothing, until most of it is gone
         return message, self._look_at_head()
 
     def discard(self) -> None:

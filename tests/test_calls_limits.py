@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from nasty.nasty_pb2 import Answer, Order
 from servers import GUARD
-from transport import KINDS, Measured, note, open_channel, open_scripted, orders, unary_unary
+from transport import KINDS, Measured, note, open_channel, open_scripted, orders, stream_unary, unary_unary
 from viewreg._config import Config
 from viewreg._http2.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from viewreg._http2.frames import ErrorCode
@@ -125,6 +125,26 @@ async def test_a_compressed_message_fails_its_call_alone(autojump_clock: object,
         await wait_all_tasks_blocked()
         assert line.open_streams == 0
         assert line.lost is None
+
+
+@pytest.mark.parametrize("kind", [unary_unary, stream_unary], ids=["unary_unary", "stream_unary"])
+async def test_more_than_one_answer_is_not_waited_for(autojump_clock: object, kind: Kind) -> None:
+    """Behind the one answer of a call its first byte too many ends it: no second message is held beside the first."""
+    async with open_scripted() as (line, peer), trio.open_nursery() as nursery:
+        ended: list[float] = []
+
+        async def call() -> None:
+            with pytest.raises(InternalError, match="more than one answer"):
+                await kind(line.stub, Order(answers=1))
+            ended.append(trio.current_time())
+
+        nursery.start_soon(call)
+        await peer.expect("HEADERS", stream_id=1)
+        await peer.send(headers(1), data(1, message(b"") + message(b"x")[:1]))
+        assert (await peer.expect("RST_STREAM", stream_id=1)).code == ErrorCode.CANCEL
+        await wait_all_tasks_blocked()
+        assert ended == [0.0]
+        assert line.open_streams == 0
 
 
 # -- slow readers --

@@ -184,11 +184,11 @@ class Exchange:
             ended = False
             while not ended:
                 await self._reading.sleep()  # whatever has changed since the start wakes it
-                while self.stream.has_message:
-                    if answer is not None:
-                        raise InternalError("the server sent more than one answer", endpoint=self.endpoint)
+                if answer is None and self.stream.has_message:
                     assert self.connection is not None
                     answer = self.connection.take_message(self.stream)
+                if answer is not None and self.stream.held:  # before there are two of the largest messages here
+                    raise InternalError("the server sent more than one answer", endpoint=self.endpoint)
                 ended = self.ended
             await self.check()
         finally:

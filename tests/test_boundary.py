@@ -264,11 +264,12 @@ WORDS: list[tuple[BaseException, str]] = [
     (ValueError("wrong"), "ValueError: wrong"),
     (ValueError(), "ValueError"),
     (LOOP, "ValueError: loop"),
+    (ValueError("it said: " + "a" * 100_000), "ValueError: it said: " + "a" * 991),
     (caused(ValueError("wrong"), REFUSED), "ValueError: wrong"),  # it is what failed; the cause is a detail
 ]
 
 
-@pytest.mark.parametrize(("error", "words"), WORDS, ids=[words for _, words in WORDS])
+@pytest.mark.parametrize(("error", "words"), WORDS, ids=[words[:60] for _, words in WORDS])
 def test_words_for_operators(error: BaseException, words: str) -> None:
     """An error is told by the innermost system error's text and name, or by its own type and text."""
     assert describe(error) == words

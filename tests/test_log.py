@@ -100,3 +100,15 @@ async def test_a_probe_with_a_bug_is_logged_once(autojump_clock: MockClock, capl
     with_traceback = [record for record in caplog.records if record.exc_info]
     assert len(with_traceback) == 1
     assert "ZeroDivisionError: bug of the probe's" in with_traceback[0].getMessage()
+
+
+async def test_a_server_that_talks_for_ever(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a server's words only what a line has room for counts: what differs behind that is no news."""
+    caplog.set_level(logging.INFO, logger="viewreg")
+    async with open_fleet() as fleet, fleet.open(A) as registry:
+        await registry.wait_until(all_healthy)
+        fleet[A].view.status = 13
+        for number in range(5):
+            fleet[A].view.details = "blah " * 100 + str(number)
+            await trio.sleep(10)
+    assert [len(line) < 300 for line in lines(caplog, logging.INFO)] == [True] * 2

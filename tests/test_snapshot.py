@@ -114,6 +114,16 @@ def test_healthy_views() -> None:
     assert found.healthy_views(Feature.HASH_PO) == []
 
 
+def test_what_a_snapshot_remembers_is_bounded() -> None:
+    """However many combinations of features are asked for, in whatever order, few answers are kept; all are right."""
+    one = view("a:1")
+    found = snapshot(one)
+    for length in range(1, 300):
+        assert found.healthy_views(*[Feature.DIAGNOSTICS] * length) == [one]
+    assert found.healthy_views(*[Feature.HASH_PO] * 300) == []
+    assert len(found._healthy) <= 64
+
+
 def test_view_by_endpoint() -> None:
     """A view is found by its endpoint or its address, whatever the annotations; an unknown one names the known."""
     one = view("a:1", zone="x")

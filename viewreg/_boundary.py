@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CLOSE_TIME: Final = 1.0  # seconds
+_LONGEST_TEXT: Final = 1_000  # characters of an exception; some quote all that a server has sent
 _DRAIN_PASSES: Final = 5  # scheduler passes: enough to poll the network, to read, and to wake whom it concerns
 
 
@@ -78,7 +79,8 @@ async def let_readers_drain() -> None:
 def describe(error: BaseException) -> str:
     """Why it failed, in words that an operator knows: the innermost system error's text and its name, if there is one.
 
-    "Connection refused (ECONNREFUSED)", "Name or service not known (EAI_NONAME)", or the error's type and text.
+    "Connection refused (ECONNREFUSED)", "Name or service not known (EAI_NONAME)", or the error's type and the first
+    thousand characters of its text.
     """
     found = _innermost(error)
     if isinstance(found, socket.gaierror):
@@ -88,7 +90,7 @@ def describe(error: BaseException) -> str:
         return f"{os.strerror(found.errno)} ({errno.errorcode[found.errno]})"
     kind = type(found).__name__
     try:
-        text = str(found)
+        text = str(found)[:_LONGEST_TEXT]
     except Exception:  # noqa: BLE001 (a user's exception may have a broken __str__)
         text = ""
     return f"{kind}: {text}" if text else kind

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
-_LONGEST_REASON: Final = 200  # characters of a reason that are kept: a hostile server may send 64 KiB each second
+LONGEST_REASON: Final = 200  # characters of a reason that are kept: a hostile server may send 64 KiB each second
 
 NEEDS_PARTITION: Final = Feature.CAROUSEL | Feature.HASH_PO | Feature.HASH_SP
 
@@ -217,5 +217,5 @@ class History:
 
 def reason_text(why: str) -> str:
     """What a server, a probe or an exception said, fit for one line of a log: nothing invisible, and not too long."""
-    text = "".join([char if char.isprintable() else repr(char)[1:-1] for char in why[:_LONGEST_REASON]])
-    return text if len(why) <= _LONGEST_REASON else f"{text} ..."
+    text = "".join([char if char.isprintable() else repr(char)[1:-1] for char in why[:LONGEST_REASON]])
+    return text if len(why) <= LONGEST_REASON else f"{text} ..."

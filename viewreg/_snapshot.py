@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
+_ANSWERS_KEPT: Final = 64  # combinations of features, of those that anybody asks a snapshot for
 _NAMED_IN_ERRORS: Final = 20  # known endpoints that an error lists; a fleet may have thousands
 
 
@@ -63,7 +64,8 @@ class Snapshot(Generic[F]):
         if found is None:
             # Waiters ask after every change: so this must be quick, though it looks at every view.
             found = tuple([view for view in self.views if view.healthy and (not features or view.provides(*features))])
-            self._healthy[features] = found
+            if len(self._healthy) < _ANSWERS_KEPT:
+                self._healthy[features] = found
         return list(found)
 
     def view(self, endpoint: Endpoint | str) -> View[F]:

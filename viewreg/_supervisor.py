@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 
 from viewreg._boundary import describe, let_readers_drain, only_cancelled
 from viewreg._feature import Feature
-from viewreg._health import Connectivity, Event, Health, History, reason_text
+from viewreg._health import LONGEST_REASON, Connectivity, Event, Health, History, reason_text
 from viewreg._prober import ask, follow
 from viewreg._transport.channel import Channel
 from viewreg._transport.connection import Connection
@@ -340,9 +340,10 @@ class Supervisor(Generic[F]):
 
     def _log(self, event: Event, why: str, error: Exception | None, *, changed: bool) -> None:
         """What changes, and every new reason for being unhealthy, is worth a line; its repetition is not."""
-        news = event not in _QUIET and (changed or (event in _BAD and why != self._told))
+        said = why[:LONGEST_REASON]
+        news = event not in _QUIET and (changed or (event in _BAD and said != self._told))
         if news:
-            self._told = why
+            self._told = said
         level = logging.INFO if news else logging.DEBUG
         if logger.isEnabledFor(level):
             state = "healthy" if self.health.healthy else "unhealthy"

@@ -119,7 +119,7 @@ async def healthy(uri: str, views: int) -> None:
 async def changes(registry: Registry) -> float:
     """Flip one view's health again and again, while a task waits for every change and takes the snapshot."""
     handle = next(iter(registry._handles.values()))  # noqa: SLF001 (what a supervisor does, and nothing else)
-    good = handle.supervisor.health
+    good = handle.supervisor.record.health
     bad = attrs.evolve(good, healthy=False)
 
     async def wait() -> None:

@@ -259,12 +259,12 @@ async def test_a_refused_call_that_is_left(autojump_clock: object) -> None:
                 assert line.subchannel._paused
                 nursery.cancel_scope.cancel()
             assert not line.subchannel._paused
+            await wait_all_tasks_blocked()
+            assert len(line.nursery.child_tasks) == 1
         sent = len(peer.frames)
         with trio.move_on_after(5):
             await peer.expect("HEADERS")
         assert len(peer.frames) == sent
-        tasks = len(line.nursery.child_tasks)
-        assert tasks == 1
 
 
 async def test_a_refused_call_leaves_its_place(autojump_clock: object) -> None:

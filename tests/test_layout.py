@@ -32,7 +32,7 @@ ORDER = [
     ["_snapshot"],
     ["_locator"],
     ["_probe", "_prober"],
-    ["_pacer"],
+    ["_pacer", "_record"],
     ["_supervisor"],
     ["locators"],
     ["_registry", "_open"],

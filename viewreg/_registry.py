@@ -144,7 +144,7 @@ class Registry(Generic[F]):
         handle = self._handles.get(key)
         if handle is None:
             raise unknown_view(key, self._handles)
-        return handle.supervisor.history.entries()
+        return handle.supervisor.record.history.entries()
 
     # -- waiting --
 
@@ -211,7 +211,7 @@ class Registry(Generic[F]):
         for endpoint in found.changed:
             handle = self._handles[endpoint.host_port]
             handle.endpoint = handle.supervisor.subchannel.endpoint = endpoint
-            handle.view = handle.see(handle.supervisor.health)
+            handle.view = handle.see(handle.supervisor.record.health)
         for endpoint in found.added:
             self._handles[endpoint.host_port] = self._start(endpoint)
         ordered = sorted(self._handles.values(), key=lambda handle: handle.endpoint.sort_key)
@@ -223,7 +223,7 @@ class Registry(Generic[F]):
     def _start(self, endpoint: Endpoint) -> _Handle[F]:
         handle: _Handle[F] = _Handle(endpoint)
         handle.supervisor = self._supervise(endpoint, lambda health: self._apply(handle, health))
-        handle.view = handle.see(handle.supervisor.health)
+        handle.view = handle.see(handle.supervisor.record.health)
         return handle
 
     def _discovery_failed(self, error: str) -> None:
@@ -253,7 +253,7 @@ class Registry(Generic[F]):
 
     def _reason(self, view: View[F]) -> str:
         handle = None if view.endpoint is None else self._handles.get(view.endpoint.host_port)
-        return "" if handle is None else handle.supervisor.history.reason()
+        return "" if handle is None else handle.supervisor.record.history.reason()
 
     def __repr__(self) -> str:
         return f"<Registry: {len(self._views)} views, {len(self.healthy_views())} healthy>"

@@ -1,16 +1,15 @@
 """One endpoint's life: dial, be ready, probe; lose, back off, dial again; until it is removed.
 
 Rules:
-* Whatever the server, the network or the user's probe and dial do ends as an event of this endpoint's `Health`, with a
-  reason for its `History`. Only bugs leave `run`.
+* Whatever the server, the network or the user's probe and dial do ends as an event in this endpoint's `Record`, with a
+  reason. Only bugs leave `run`.
 * Events of a connection that is no longer the current one change nothing.
-* Every change goes to one sink, `publish`, in the same step in which it is noticed; nothing awaits in between.
+* An event goes to the record in the same step in which it is noticed; nothing awaits in between.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
 import math
 from typing import TYPE_CHECKING, Final, Generic
 
@@ -19,8 +18,9 @@ from typing_extensions import TypeVar
 
 from viewreg._boundary import describe, let_readers_drain, only_cancelled
 from viewreg._feature import Feature
-from viewreg._health import LONGEST_REASON, Connectivity, Event, Health, History, reason_text
+from viewreg._health import Event
 from viewreg._prober import ask, follow
+from viewreg._record import Record
 from viewreg._transport.channel import Channel
 from viewreg._transport.connection import Connection
 from viewreg._transport.subchannel import Subchannel
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from viewreg._config import Config
     from viewreg._endpoint import Endpoint
-    from viewreg._health import ProbeResult
+    from viewreg._health import Health, ProbeResult
     from viewreg._pacer import Pacer
     from viewreg._probe import Probe
     from viewreg._prober import Verdict
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
-logger = logging.getLogger("viewreg")
-
-_QUIET: Final = frozenset({Event.CONNECTING, Event.CONNECTED, Event.REMOVED})  # not worth a line in the log each
-_BAD: Final = frozenset({Event.PROBE_FAILED, Event.PROBE_NOT_UNDERSTOOD, Event.PROBE_NOT_SERVING})
 _NO_ANSWER: Final = frozenset({Event.PROBE_FAILED, Event.PROBE_NOT_SENT})
 _RAREST_KEEPALIVE: Final = 86_400.0  # seconds
 
@@ -65,17 +61,14 @@ class Supervisor(Generic[F]):
     ) -> None:
         self.subchannel: Final = Subchannel(endpoint, config, self._demand)
         self.channel: Final = Channel(self.subchannel)
-        self.history: Final = History(config.history_length, wall_clock)
-        self.health: Health[F] = Health(probe.no_features)  # written by `_happened`
+        self.record: Final[Record[F]] = Record(endpoint, config, probe.no_features, wall_clock, publish)
         self._config: Final = config
         self._probe: Final = probe
         self._probe_channel: Final = Channel(self.subchannel, probe=True)
         self._dial: Final = dial
         self._rng: Final = rng
         self._pacer: Final = pacer
-        self._publish: Final = publish
         self._no_features: Final = probe.no_features
-        self._told = ""  # the reason that was logged last
         self._news: Final = Wakeup()  # for `run`: something below has changed
         self._connection: Connection | None = None  # the current one: calls and probes go to it
         self._candidate: Connection | None = None  # is being opened
@@ -107,7 +100,7 @@ class Supervisor(Generic[F]):
 
     def stop(self, reason: str) -> None:
         """The endpoint was removed: no call begins any more. Synchronous; `run` ends when its calls have."""
-        self._happened(Event.REMOVED, reason)
+        self.record.happened(Event.REMOVED, reason)
         self.subchannel.close(reason)
         self._let_go(reason)
         self._life.cancel()
@@ -141,13 +134,13 @@ class Supervisor(Generic[F]):
         with await self._pacer.slot():
             self._dialled_before, self._dialled = self._dialled, trio.current_time()
             self._attempted = self._dialled
-            self._happened(Event.CONNECTING)
+            self.record.happened(Event.CONNECTING)
             failure = await self._open(nursery)
         if not failure:
             return True
         self._replacing = False
         self.subchannel.away(failure)
-        self._happened(Event.CONNECT_FAILED, failure)
+        self.record.happened(Event.CONNECT_FAILED, failure)
         return False
 
     async def _open(self, nursery: trio.Nursery) -> str:
@@ -213,7 +206,7 @@ class Supervisor(Generic[F]):
             if verdict.event is Event.PROBE_NOT_SENT:
                 continue
             # Quickly again after a failure, and up to `rise` successes.
-            settled = verdict is self._watched or (verdict.event is Event.PROBE_OK and self.health.healthy)
+            settled = verdict is self._watched or (verdict.event is Event.PROBE_OK and self.record.health.healthy)
             jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
             interval = config.probe_interval * jitter if settled else config.probe_retry_interval
             if self._watching:
@@ -270,7 +263,7 @@ class Supervisor(Generic[F]):
         if connection is self._candidate:
             self._candidate, self._connection, self._replacing = None, connection, False
             self._answered = False
-            self._happened(Event.CONNECTED)
+            self.record.happened(Event.CONNECTED)
             self.subchannel.ready(connection)
             self._news.wake()
         elif connection is self._connection:
@@ -283,7 +276,7 @@ class Supervisor(Generic[F]):
         elif connection is self._connection and self._answered:
             self._connection, self._replacing = None, True
             self.subchannel.replacing()
-            self._happened(Event.REPLACING, reason)
+            self.record.happened(Event.REPLACING, reason)
             self._interrupt()
         elif connection is self._connection:
             # A server that leaves before it has answered one probe here gives no reason to believe it healthy.
@@ -303,7 +296,7 @@ class Supervisor(Generic[F]):
         """The current connection is none any more, and there is no other."""
         self._connection = None
         self.subchannel.away(reason, until_dialled=True)
-        self._happened(Event.LOST, reason)
+        self.record.happened(Event.LOST, reason)
         self._interrupt()
 
     def slots_freed(self, connection: Connection) -> None:
@@ -315,37 +308,7 @@ class Supervisor(Generic[F]):
         self._asking.cancel()
         self._news.wake()
 
-    # -- what is known --
-
     def _judge(self, verdict: Verdict[F]) -> None:
         if verdict.event is Event.PROBE_OK:
             self._answered = True
-        self._happened(verdict.event, verdict.reason, verdict.result, verdict.error)
-
-    def _happened(
-        self, event: Event, why: str = "", result: ProbeResult[F] | None = None, error: Exception | None = None
-    ) -> None:
-        """The one place where health changes: note it in the history, log it, and publish."""
-        before, config = self.health, self._config
-        if before.connectivity is Connectivity.SHUTDOWN:
-            return
-        self.health = after = before.after(
-            event, rise=config.rise, fall=config.fall, no_features=self._no_features, result=result
-        )
-        if event is not Event.CONNECTING or before.connectivity is Connectivity.IDLE:
-            self.history.add(event, why, trio.current_time())
-        self._log(event, why, error, changed=not after.shows_as(before))
-        if after is not before:
-            self._publish(after)
-
-    def _log(self, event: Event, why: str, error: Exception | None, *, changed: bool) -> None:
-        """What changes, and every new reason for being unhealthy, is worth a line; its repetition is not."""
-        said = why[:LONGEST_REASON]
-        news = event not in _QUIET and (changed or (event in _BAD and said != self._told))
-        if news:
-            self._told = said
-        level = logging.INFO if news else logging.DEBUG
-        if logger.isEnabledFor(level):
-            state = "healthy" if self.health.healthy else "unhealthy"
-            text = f"{event.value}: {reason_text(why)}" if why else event.value
-            logger.log(level, "%s is %s: %s", self.subchannel.endpoint, state, text, exc_info=error if news else None)
+        self.record.happened(verdict.event, verdict.reason, verdict.result, verdict.error)

@@ -75,7 +75,7 @@ class Subchannel:
         self._connection: Connection | None = None
         self._probes: dict[Queued, None] = {}
         self._calls: dict[Queued, None] = {}
-        self._paused: dict[Queued, None] = {}  # refused by the server, and soon to be sent again
+        self._paused: dict[Queued, trio.CancelScope] = {}  # refused by the server, and soon to be sent again
         self._changed = trio.Event()  # swapped at every change of state
 
     # -- for calls --
@@ -100,15 +100,15 @@ class Subchannel:
         if self._state is _State.CLOSED:
             self._give_up([call])
         elif pause:
-            self._paused[call] = None
-            self.spawn(functools.partial(self._resubmit_after, pause, call))
+            self._paused[call] = trio.CancelScope()
+            self.spawn(functools.partial(self._resubmit_after, pause, call, self._paused[call]))
         else:
             self._submit_again(call)
 
-    async def _resubmit_after(self, pause: float, call: Queued) -> None:
-        await trio.sleep(pause)
-        if call in self._paused:
-            del self._paused[call]
+    async def _resubmit_after(self, pause: float, call: Queued, wanted: trio.CancelScope) -> None:
+        with wanted:
+            await trio.sleep(pause)
+        if self._paused.pop(call, None) is not None:
             self._submit_again(call)
 
     def _submit_again(self, call: Queued) -> None:
@@ -134,7 +134,9 @@ class Subchannel:
 
     def withdraw(self, call: Queued) -> None:
         """The call has gone; its place in the queue is free."""
-        self._paused.pop(call, None)
+        paused = self._paused.pop(call, None)
+        if paused is not None:
+            paused.cancel()
         if call in self._probes:
             del self._probes[call]
             if self._connection is None or self._connection.has_room:

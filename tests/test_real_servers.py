@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import h2.exceptions
@@ -18,11 +18,11 @@ from nasty.nasty_pb2 import Order
 from peers import H2View
 from servers import running
 from transport import note
-from viewreg import Connectivity, Event, Feature, ProbeResult, UnavailableError
+from viewreg import Connectivity, Event, Feature, ProbeResult
 from viewreg.rpc import StatsRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from viewreg import Channel
 
@@ -145,7 +145,7 @@ class Ask:
 
 
 class Load:
-    """Calls without a pause until it is `over`, and how they ended."""
+    """Calls without a pause until it is `over`, and how many were answered. One that fails fails the test."""
 
     def __init__(self, stub: NastyStub, over: Callable[[], bool]) -> None:
         self.over: Final = over
@@ -154,30 +154,19 @@ class Load:
 
     async def unary(self) -> None:
         while not self.over():
-            with self._counted("unary"):
-                await self._stub.ask(Order())
+            await self._stub.ask(Order())
+            self.ended["unary"] += 1
 
     async def stream(self) -> None:
         while not self.over():
-            with self._counted("stream"):
-                async with self._stub.listen(Order(answers=30, pause=0.01)) as answers:
-                    assert len([answer async for answer in answers]) == 30
-
-    @contextmanager
-    def _counted(self, kind: str) -> Iterator[None]:
-        try:
-            yield
-        except UnavailableError as error:
-            if error.started:
-                raise
-            self.ended[f"{kind} not started"] += 1
-        else:
-            self.ended[kind] += 1
+            async with self._stub.listen(Order(answers=30, pause=0.01)) as answers:
+                assert len([answer async for answer in answers]) == 30
+            self.ended["stream"] += 1
 
 
 @pytest.mark.parametrize("age", [300, 1000])
 async def test_connections_end_by_age_under_load(age: int) -> None:
-    """While a server ends each connection by age its view stays healthy, and no call that it may have seen fails."""
+    """While a server ends each connection by age its view stays healthy, and no call fails."""
     with running(max_connection_age_ms=age, max_connection_age_grace_ms=10_000) as server, trio.fail_after(GUARD):
         locator = viewreg.StaticLocator([server.endpoint])
         async with viewreg.open_registry(locator, probe=Ask()) as registry:
@@ -196,8 +185,5 @@ async def test_connections_end_by_age_under_load(age: int) -> None:
             assert registry.healthy_views() == [view]
             assert {entry.what for entry in registry.history(server.endpoint)} <= {*GOOD, Event.REPLACING}
             note(f"age {age} ms: {dict(load.ended)}, replaced {replaced()} times")
-            # A call that a GOAWAY crossed on its way, at most one of each caller a connection.
-            assert load.ended["unary not started"] <= CALLERS * (replaced() + 1)
-            assert load.ended["stream not started"] <= replaced() + 1
         assert load.ended["unary"] > 100
         assert load.ended["stream"] >= 2

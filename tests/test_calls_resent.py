@@ -120,6 +120,26 @@ async def test_above_the_last_stream_id(kind: Kind, autojump_clock: MockClock) -
         await old.expect_end()
 
 
+async def test_a_call_that_ends_connections(autojump_clock: MockClock) -> None:
+    """A call that a server answers by GOAWAY with an error and leaves out is sent again once, whatever comes then."""
+    async with open_wire() as wire, trio.open_nursery() as nursery:
+        peer = await wire.connected()
+        await wire.registry.wait_until(all_healthy)
+        nursery.start_soon(wire.call, KINDS[0], Order())
+        await peer.expect("HEADERS", stream_id=3)
+        await peer.send(goaway(1, ErrorCode.INTERNAL_ERROR))
+        peer = await wire.peers.receive()
+        await peer.handshake()
+        await peer.expect("HEADERS", stream_id=1)
+        await peer.send(goaway(0, ErrorCode.COMPRESSION_ERROR, b"too large"))
+        await wait_all_tasks_blocked()
+        (error,) = wire.outcomes
+        assert isinstance(error, UnavailableError)
+        assert not error.started
+        await wire.connected()
+        await wire.registry.wait_until(all_healthy)
+
+
 @kinds
 async def test_between_others(kind: Kind, autojump_clock: MockClock) -> None:
     """Of several calls those up to the last stream id end on the old connection, the others on the new one."""

@@ -96,6 +96,34 @@ async def test_a_single_graceful_end_is_replaced_at_once(age: float, autojump_cl
         assert registry.version == version
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_server_that_leaves_twice_in_a_row(times: int, autojump_clock: MockClock) -> None:
+    """A replacement that leaves gracefully before its first answer is replaced, too; the next such one is lost."""
+    dialled, peers = trio.open_memory_channel[ScriptedPeer](10)
+
+    async def dial(_endpoint: Endpoint) -> trio.abc.Stream:
+        peer, stream = ScriptedPeer.pair()
+        await dialled.send(peer)
+        return stream
+
+    async with viewreg.open_registry("static:///a:1", dial=dial) as registry:
+        for leaves in [False] + [True] * times + [False]:
+            peer = await peers.receive()
+            await peer.handshake()
+            request = await peer.expect_request()
+            if leaves:
+                await peer.send(goaway())
+            else:
+                await peer.respond(request.stream_id, stats().SerializeToString())
+                await registry.wait_until(all_healthy)
+                await trio.sleep(1)
+                await peer.send(goaway())
+        await wait_all_tasks_blocked()
+        found = [entry.what for entry in registry.history(A)]
+    assert found.count(Event.REPLACING) == 3
+    assert found.count(Event.LOST) == times - 1
+
+
 # -- PINGs --
 
 

@@ -79,6 +79,7 @@ class Supervisor(Generic[F]):
         self._watching = False  # the probe's watch runs
         self._watched: Verdict[F] | None = None  # what it said last
         self._answered = False  # a probe was good on the current connection, or the last one
+        self._answered_before = False  # and on the one that the current one gracefully replaced
         self._keepalive_interval = config.keepalive_interval  # doubled when the server complains
         self._life: Final = trio.CancelScope()
         self._asking = trio.CancelScope()  # the current probe's; cancelled when its connection is no longer current
@@ -261,8 +262,9 @@ class Supervisor(Generic[F]):
     def connection_ready(self, connection: Connection) -> None:
         """The candidate becomes the current connection; SETTINGS of the current one may have changed what it takes."""
         if connection is self._candidate:
-            self._candidate, self._connection, self._replacing = None, connection, False
+            self._answered_before = self._answered and self._replacing
             self._answered = False
+            self._candidate, self._connection, self._replacing = None, connection, False
             self.record.happened(Event.CONNECTED)
             self.subchannel.ready(connection)
             self._news.wake()
@@ -273,13 +275,14 @@ class Supervisor(Generic[F]):
         """Make before break: another one is dialled while this one finishes its calls."""
         if connection is self._candidate:
             connection.close(reason)
-        elif connection is self._connection and self._answered:
+        elif connection is self._connection and (self._answered or self._answered_before):
             self._connection, self._replacing = None, True
             self.subchannel.replacing()
             self.record.happened(Event.REPLACING, reason)
             self._interrupt()
         elif connection is self._connection:
-            # A server that leaves before it has answered one probe here gives no reason to believe it healthy.
+            # A server that leaves before it has answered one probe gives no reason to believe it healthy, unless it was
+            # healthy a moment ago: a proxy may be reloaded twice in a row.
             self._leave(reason)
 
     def connection_lost(self, connection: Connection, reason: str) -> None:

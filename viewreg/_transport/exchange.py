@@ -306,7 +306,9 @@ class Exchange:
         refused = failure.kind is FailureKind.RESET_BY_PEER and failure.code == ErrorCode.REFUSED_STREAM
         if not refused and failure.kind is not FailureKind.NOT_PROCESSED:
             return False
-        if self._sent is None or self.stream.headers is not None or self._resent == MAX_RESENT:
+        # What a server took offence at may be this very call, so it shall not end one connection after the other.
+        often = 1 if not refused and failure.code != ErrorCode.NO_ERROR else MAX_RESENT
+        if self._sent is None or self.stream.headers is not None or self._resent >= often:
             return False
         pause = min(FIRST_PAUSE * 2**self._resent, LONGEST_PAUSE) if refused else 0
         self._resent += 1

@@ -12,6 +12,9 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import viewreg
 from fleet import CLOSED, INSTANT, Does, all_healthy, open_fleet, tasks
+from nasty.nasty_grpc import NastyStub
+from nasty.nasty_pb2 import Order
+from transport import orders
 from viewreg import Discovery, Endpoint, Feature, RegistryClosedError, UnavailableError
 from viewreg.rpc import DiagnosticsStub, StatsRequest
 
@@ -46,6 +49,15 @@ async def test_entering_does_not_wait(autojump_clock: MockClock) -> None:
                 pass
             async with viewreg.open_registry(Slow(), dial=fleet.dial):
                 pass
+
+
+async def test_a_call_in_the_first_step(autojump_clock: MockClock) -> None:
+    """A call of any kind may be made as soon as its view is there, whichever task has its turn first."""
+    for _ in range(20):
+        async with open_fleet() as fleet, fleet.open(A) as registry:
+            calls = registry.snapshot.view(A).stub(NastyStub).talk(orders(Order(payload=b"at once")))
+            async with calls as answers:
+                assert [answer.payload async for answer in answers] == [b"at once"]
 
 
 async def test_entering_a_cancelled_scope(autojump_clock: MockClock) -> None:

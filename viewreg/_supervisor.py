@@ -90,7 +90,7 @@ class Supervisor(Generic[F]):
         """Live until `stop`, then let calls in flight end, for `Config.drain_timeout`. Cancelled, it ends at once."""
         try:
             async with trio.open_nursery() as nursery:
-                self.subchannel.spawn = nursery.start_soon
+                self.subchannel.spawn_by(nursery.start_soon)
                 with self._life:
                     await self._live(nursery)
                 self._let_go("the endpoint was removed")  # a dial that ended just then may have left something

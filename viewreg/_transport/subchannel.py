@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import functools
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from viewreg._endpoint import Endpoint
     from viewreg._transport.connection import Connection
     from viewreg._transport.status import CallError
+
+
+Task: TypeAlias = "Callable[[], Awaitable[object]]"
 
 
 class Queued(Protocol):
@@ -68,7 +71,8 @@ class Subchannel:
         self.endpoint = endpoint  # replaced when discovery changes its annotations
         self.config: Final = config
         self.on_demand: Final = on_demand  # asks the supervisor to dial or probe now
-        self.spawn: Callable[[Callable[[], Awaitable[object]]], None] = _no_nursery  # set by the supervisor
+        self._early: list[Task] = []  # of calls that came before the supervisor's first step
+        self.spawn: Callable[[Task], None] = self._early.append  # starts a task of a call; see `spawn_by`
         self.probes_unsent = 0  # how many probes left the queue unsent: those are no evidence
         self._state = _State.PENDING
         self._reason = ""
@@ -154,6 +158,13 @@ class Subchannel:
 
     # -- for the supervisor --
 
+    def spawn_by(self, spawn: Callable[[Task], None]) -> None:
+        """Tasks of calls are started so from now on, and those that wait for it."""
+        self.spawn = spawn
+        for task in self._early:
+            spawn(task)
+        self._early.clear()
+
     def ready(self, connection: Connection) -> None:
         """New calls go to this connection from now on, and those that waited."""
         if self._state is _State.CLOSED:
@@ -205,7 +216,3 @@ class Subchannel:
         for call in calls:
             self.withdraw(call)
             call.give_up(UnavailableError(self._reason, started=False, endpoint=self.endpoint))
-
-
-def _no_nursery(_task: Callable[[], Awaitable[object]]) -> None:
-    raise RuntimeError("the subchannel has no supervisor")

@@ -178,6 +178,7 @@ async def test_the_end_of_an_answer(
         (b"403", PermissionDeniedError),
         (b"404", UnimplementedError),
         (b"429", UnavailableError),
+        (b"431", InternalError),
         (b"502", UnavailableError),
         (b"503", UnavailableError),
         (b"504", UnavailableError),

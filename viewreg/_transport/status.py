@@ -184,6 +184,7 @@ _BY_HTTP_STATUS: Final[dict[bytes, type[CallError]]] = {
     b"403": PermissionDeniedError,
     b"404": UnimplementedError,
     b"429": UnavailableError,
+    b"431": InternalError,
     b"502": UnavailableError,
     b"503": UnavailableError,
     b"504": UnavailableError,

@@ -155,7 +155,7 @@ def response(status: bytes, content_type: bytes | None = b"text/html", *, end: b
         (((b"grpc-status", b"-1"),), UnknownError, "'-1'"),
         (((b"grpc-status", b"99999999999999999999"),), UnknownError, "'9999999999999999'"),
         (((b"grpc-status", b"\xff"), (b"grpc-message", b"words")), UnknownError, "words"),
-        (((b"grpc-status", b"0"),), InternalError, "no answer"),
+        (((b"grpc-status", b"0"),), UnimplementedError, "no answer"),
     ],
 )
 @pytest.mark.parametrize("only", [True, False], ids=["trailers-only", "trailers"])
@@ -231,7 +231,6 @@ async def test_informational_responses_are_no_response(autojump_clock: object) -
     ("frames", "words"),
     [
         ((headers(1), data(1, OK_MESSAGE, end=True)), "without a status"),
-        ((headers(1), data(1, OK_MESSAGE + OK_MESSAGE), trailers(1)), "more than one"),
         ((headers(1), data(1, b"\0\0"), trailers(1)), "middle of a message"),
         ((headers(1), data(1, b"\0\0\0\0\5abc"), trailers(1)), "middle of a message"),
         ((headers(1), data(1, message(b"\xff")), trailers(1)), "no Answer"),
@@ -244,6 +243,13 @@ async def test_answers_that_are_none(autojump_clock: object, frames: tuple[bytes
     error = await failure(*frames)
     assert type(error) is InternalError
     assert words in error.details
+
+
+async def test_two_answers(autojump_clock: object) -> None:
+    """More than one answer where there must be one is UNIMPLEMENTED: the method is another kind of call."""
+    error = await failure(headers(1), data(1, OK_MESSAGE + OK_MESSAGE), trailers(1))
+    assert type(error) is UnimplementedError
+    assert "more than one" in error.details
 
 
 async def test_a_message_cut_short_before_a_bad_status(autojump_clock: object) -> None:

@@ -26,9 +26,9 @@ from viewreg._transport.purerpc import StatusCode
 from viewreg._transport.status import (
     CancelledError,
     DeadlineExceededError,
-    InternalError,
     ResourceExhaustedError,
     UnavailableError,
+    UnimplementedError,
     outcome,
 )
 from viewreg._transport.wakeup import Wakeup
@@ -188,13 +188,13 @@ class Exchange:
                     assert self.connection is not None
                     answer = self.connection.take_message(self.stream)
                 if answer is not None and self.stream.held:  # before there are two of the largest messages here
-                    raise InternalError("the server sent more than one answer", endpoint=self.endpoint)
+                    raise UnimplementedError("the server sent more than one answer", endpoint=self.endpoint)
                 ended = self.ended
             await self.check()
         finally:
             self.cancel()
         if answer is None:
-            raise InternalError("the server said OK and sent no answer", endpoint=self.endpoint)
+            raise UnimplementedError("the server said OK and sent no answer", endpoint=self.endpoint)
         return answer
 
     async def receive(self) -> bytes | None:

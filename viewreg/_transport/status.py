@@ -126,7 +126,7 @@ class OutOfRangeError(CallError, errors.OutOfRangeError):  # type: ignore[misc, 
 
 
 class UnimplementedError(CallError, errors.UnimplementedError):  # type: ignore[misc, unused-ignore]
-    """The server has no such method or service."""
+    """The server has no such method or service; or one that sends another number of answers than the stub expects."""
 
     code = StatusCode.UNIMPLEMENTED
 

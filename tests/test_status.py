@@ -230,7 +230,6 @@ async def test_informational_responses_are_no_response(autojump_clock: object) -
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ((headers(1), data(1, OK_MESSAGE, end=True)), "without a status"),
         ((headers(1), data(1, b"\0\0"), trailers(1)), "middle of a message"),
         ((headers(1), data(1, b"\0\0\0\0\5abc"), trailers(1)), "middle of a message"),
         ((headers(1), data(1, message(b"\xff")), trailers(1)), "no Answer"),
@@ -243,6 +242,13 @@ async def test_answers_that_are_none(autojump_clock: object, frames: tuple[bytes
     error = await failure(*frames)
     assert type(error) is InternalError
     assert words in error.details
+
+
+async def test_an_answer_without_trailers(autojump_clock: object) -> None:
+    """An answer that ends with a message is UNKNOWN, like one whose trailers have no status."""
+    error = await failure(headers(1), data(1, OK_MESSAGE, end=True))
+    assert type(error) is UnknownError
+    assert "without a status" in error.details
 
 
 async def test_two_answers(autojump_clock: object) -> None:

@@ -201,7 +201,7 @@ def outcome(stream: Stream, endpoint: Endpoint) -> CallError | None:
         return _of_failure(stream.failure, endpoint)
     trailers = stream.trailers
     if trailers is None:
-        return _of_response(headers, endpoint) or InternalError("the answer ended without a status", endpoint=endpoint)
+        return _of_response(headers, endpoint) or UnknownError("the answer ended without a status", endpoint=endpoint)
     code = message = None
     for name, value in trailers:
         if name == b"grpc-status":

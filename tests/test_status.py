@@ -285,11 +285,11 @@ async def test_each_code_of_a_reset(autojump_clock: object, code: int) -> None:
         assert (code.name if isinstance(code, ErrorCode) else f"{code:#x}") in error.details
 
 
-async def test_only_what_was_refused_has_not_started(autojump_clock: object) -> None:
-    """`started` is False for REFUSED_STREAM, by which the server promises that it did nothing."""
+async def test_what_was_answered_has_started(autojump_clock: object) -> None:
+    """`started` is True once the server has said anything, also of a call that it then says it has refused."""
     error = await failure(headers(1), rst_stream(1, ErrorCode.REFUSED_STREAM))
     assert isinstance(error, UnavailableError)
-    assert not error.started
+    assert error.started
     error = await failure(headers(1, (*RESPONSE, (b"grpc-status", b"14")), end=True))
     assert isinstance(error, UnavailableError)
     assert error.started

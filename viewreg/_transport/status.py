@@ -197,8 +197,8 @@ def outcome(stream: Stream, endpoint: Endpoint) -> CallError | None:
     if stream.failure is not None:
         if stream.failure.kind in (FailureKind.COMPRESSED, FailureKind.TOO_LARGE):
             # What looks like a bad message may be a web page that a proxy sent.
-            return _of_response(headers, endpoint) or _of_failure(stream.failure, endpoint)
-        return _of_failure(stream.failure, endpoint)
+            return _of_response(headers, endpoint) or _of_failure(stream, stream.failure, endpoint)
+        return _of_failure(stream, stream.failure, endpoint)
     trailers = stream.trailers
     if trailers is None:
         return _of_response(headers, endpoint) or UnknownError("the answer ended without a status", endpoint=endpoint)
@@ -228,7 +228,7 @@ def outcome(stream: Stream, endpoint: Endpoint) -> CallError | None:
     return kind(details, trailing_metadata=metadata, endpoint=endpoint)
 
 
-def _of_failure(failure: StreamFailure, endpoint: Endpoint) -> CallError:
+def _of_failure(stream: Stream, failure: StreamFailure, endpoint: Endpoint) -> CallError:
     if failure.kind in (FailureKind.CONNECTION_LOST, FailureKind.NOT_PROCESSED):
         return UnavailableError(failure.message, started=failure.kind is FailureKind.CONNECTION_LOST, endpoint=endpoint)
     if failure.kind is FailureKind.TOO_LARGE:
@@ -236,7 +236,8 @@ def _of_failure(failure: StreamFailure, endpoint: Endpoint) -> CallError:
     if failure.kind is not FailureKind.RESET_BY_PEER:
         return InternalError(failure.message, endpoint=endpoint)
     if failure.code == ErrorCode.REFUSED_STREAM:
-        return UnavailableError(failure.message, started=False, endpoint=endpoint)
+        # A server that refuses what it has begun to answer contradicts itself: nobody knows what it has done.
+        return UnavailableError(failure.message, started=stream.headers is not None, endpoint=endpoint)
     return _BY_RESET.get(failure.code, InternalError)(failure.message, endpoint=endpoint)
 
 

@@ -373,6 +373,18 @@ def test_a_bad_message_fails_its_stream_when_its_turn_comes(bad: bytes, kind: Fa
     assert not other.ended
 
 
+def test_a_bad_message_at_the_end_is_not_answered() -> None:
+    """Where the bad message ends the stream there is nothing left to reset: only an open request still has to end."""
+    driver = Driver()
+    over, open_request = driver.call(max_message=100), driver.open()
+    driver.receive(headers(1), data(1, message(bytes(101)), end=True))
+    driver.receive(headers(3), data(3, message(b"abc", compressed=True), end=True))
+    assert over.failure is not None
+    assert open_request.failure is not None
+    assert [(frame.kind, frame.stream_id, frame.code) for frame in driver.sent()] == [("RST_STREAM", 3, 8)]
+    assert not driver.protocol.streams
+
+
 def test_the_first_failure_counts() -> None:
     """A bad message that is found after the server has reset the stream does not hide the reset."""
     driver = Driver()

@@ -191,8 +191,9 @@ class Outgoing:
         """Reset one stream for a fault of the peer's. What was complete before it can still be taken."""
         if stream.failure is None:
             stream.failure = failure
+        over = stream.local_closed and stream.remote_closed  # then no frame may follow (RFC 9113, 5.1)
         stream.local_closed = True
-        if self.streams.pop(stream.id, None) is not None:
+        if self.streams.pop(stream.id, None) is not None and not over:
             self._reply(frames.rst_stream_frame(stream.id, failure.code))
 
     def _extend(self, stream: Stream) -> None:

@@ -137,6 +137,7 @@ class Protocol(Outgoing):
             return
         failure = stream.append(payload) if payload else None
         if failure is not None:
+            stream.remote_closed = flags & frames.END_STREAM != 0
             self._fail_stream(stream, failure)
         elif flags & frames.END_STREAM:
             self._close_remote(stream)

@@ -74,6 +74,12 @@ class H2View:
         return sum(len(connection.calls) for connection in self._connections)
 
     @property
+    def open_paths(self) -> list[str]:
+        """What they ask for."""
+        heads = [dict(call.head) for connection in self._connections for call in connection.calls.values()]
+        return [head[b":path"].decode() for head in heads]
+
+    @property
     def connections(self) -> int:
         """How many there are now."""
         return len(self._connections)
@@ -205,7 +211,7 @@ class _Connection:
                 await trio.sleep(view.delay)
             if view.hang:
                 await trio.sleep_forever()
-            if self._is_over():
+            if self._is_over() or stream_id not in self.calls:  # it may have been reset in the same step
                 return
             status, body = self._reply(path, bytes(call.body))
             fields = status_fields(status, view.details if status else "")

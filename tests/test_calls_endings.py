@@ -18,7 +18,7 @@ from viewreg import CancelledError, Config, Feature, ProbeResult, UnavailableErr
 from viewreg._http2.frames import ErrorCode
 from viewreg.rpc import StatsRequest
 from viewreg.testing import ScriptedPeer
-from viewreg.testing.frames import data, headers, message, rst_stream, trailers, window_update
+from viewreg.testing.frames import data, headers, message, ping, rst_stream, trailers, window_update
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -143,6 +143,15 @@ async def test_why_a_call_was_cut_short(autojump_clock: MockClock) -> None:
 
 
 # -- messages after an end --
+
+
+async def test_goaway_is_the_last_word(autojump_clock: MockClock) -> None:
+    """What arrives in the step in which a connection is closed is not answered any more, behind its GOAWAY."""
+    async with open_scripted() as (line, peer):
+        await peer.send(ping())
+        line.connection.close("enough")
+        await peer.expect_end()
+        assert peer.frames[-1].kind == "GOAWAY"
 
 
 async def test_sending_after_a_good_end_with_answers_unread(autojump_clock: MockClock) -> None:

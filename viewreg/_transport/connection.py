@@ -180,6 +180,8 @@ class Connection:
             except Exception as error:  # noqa: BLE001 (the stream is the user's, and may raise anything)
                 self._lose(describe(error))
                 return
+            if self.lost is not None:  # closed in the step in which this arrived: GOAWAY was the last word
+                return
             if not data:
                 self._lose("the server closed the connection")
                 return

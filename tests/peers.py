@@ -52,6 +52,7 @@ class H2View:
         # What happened, for the test to look at.
         self.requests: Final[list[PeerRequest]] = []  # complete ones, in order
         self.resets: Final[list[tuple[int, int]]] = []  # stream id and code of each RST_STREAM of a client
+        self.abandoned: Final[list[str]] = []  # paths of requests that were open when the client closed
         self.connections_made = 0
         self._connections: Final[set[_Connection]] = set()
         self._frozen = False
@@ -179,6 +180,7 @@ class _Connection:
             for event in events:
                 self._on_event(event, nursery)
             self.wake_writer()
+        self._view.abandoned.extend(dict(call.head)[b":path"].decode() for call in self.calls.values())
 
     def _on_event(self, event: Any, nursery: trio.Nursery) -> None:
         if isinstance(event, _EVENTS.RequestReceived):

@@ -44,18 +44,17 @@ async def at_every_step(
     prepare: Callable[[], Awaitable[None]],
     act: Callable[[], Awaitable[None]],
     check: Callable[[], Awaitable[None]],
-    stride: int = 1,
 ) -> int:
     """Do it all again and again, and cancel `act` at the first step of any task, then at the second, until it ends.
 
-    Returns at how many. After `check`, which may wait for what `prepare` has begun, the tasks must be the same as before.
+    Returns at how many. After `check`, which may wait for what `prepare` has begun, the tasks must be those of before.
     """
-    k = 0
+    k = 1
     while True:
         before = await living()
         await prepare()
         with trio.CancelScope() as scope:
-            instrument = CancelAt(None, k * stride + 1, scope)
+            instrument = CancelAt(None, k, scope)
             trio.lowlevel.add_instrument(instrument)
             try:
                 await act()
@@ -66,10 +65,10 @@ async def at_every_step(
             after = await living()
             assert after == before, f"left: {after - before}; gone: {before - after}"
         except BaseException as error:
-            error.add_note(f"cancelled at step {k * stride + 1}" if scope.cancel_called else "not cancelled")
+            error.add_note(f"cancelled at step {k}" if scope.cancel_called else "not cancelled")
             raise
         if not scope.cancel_called:
-            return k
+            return k - 1
         k += 1
 
 

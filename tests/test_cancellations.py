@@ -34,6 +34,8 @@ from transport import note, orders
 from viewreg import CallError, StatsProbe
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from states import Act
 
 # -- calls --
@@ -77,6 +79,17 @@ async def stream_stream(world: World) -> None:
     async with world.stub.talk(orders(Order(), world.order)) as found:
         async for _ in found:
             await trio.lowlevel.checkpoint()
+
+
+async def unfinished(world: World) -> None:
+    """Many requests, of which the last never comes."""
+
+    async def requests() -> AsyncIterator[Order]:
+        yield world.order
+        await trio.sleep_forever()
+
+    async with world.stub.talk(requests()) as found:
+        await anext(found)
 
 
 @covers("ResponseStream.aclose")
@@ -170,6 +183,7 @@ CALLS: Final = [
     (unary_unary_with_metadata, answers_later),
     (stream_unary_with_metadata, answers_later),
     *((left_early, state) for state in (answers, answers_later, is_lost, is_full)),
+    *((unfinished, state) for state in (answers, is_lost, comes_back)),
     *((by_hand_and_left, state) for state in (answers, does_not_read, is_replaced)),
     *((wait_ready, state) for state in (answers, is_away, comes_back, is_dialled_first, is_replaced)),
     *((probe, state) for state in (answers, answers_later, is_lost)),

@@ -16,7 +16,7 @@ from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode
 from viewreg._http2.headers import MAX_HEADER_FIELDS, HeaderDecoder, literal, request_block
 from viewreg._http2.stream import Stream
-from viewreg.testing.frames import RESPONSE, block, headers, settings
+from viewreg.testing.frames import END_HEADERS, RESPONSE, block, frame, headers, settings
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=300).map(str.encode)
 FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=8)
@@ -256,6 +256,16 @@ def test_a_slip_of_hpack_ends_only_the_connection(slip: Exception) -> None:
     decoder._decoder = stand_in
     with pytest.raises(ConnectionFailedError, match="COMPRESSION_ERROR"):
         decoder.decode(b"\x88")
+
+
+def test_a_server_is_not_told_where_its_block_lies() -> None:
+    """The words about a block that cannot be read go to the server: they show no address in this process."""
+    driver = Driver()
+    with pytest.raises(ConnectionFailedError, match="a header block that cannot be read"):
+        driver.receive(frame("HEADERS", END_HEADERS, driver.call().id, b"\xff"))
+    (goaway,) = driver.sent()
+    assert b"cannot be read" in goaway.payload
+    assert b"0x" not in goaway.payload
 
 
 def test_spaces_around_a_value_pass() -> None:

@@ -43,6 +43,9 @@ _SUSPICIOUS: Final = 1024  # bytes
 _SUSPICIOUS_RUN: Final = re.compile(rb"[\x80-\xff]{%d}" % _SUSPICIOUS)
 _LONGEST_NUMBER: Final = 10  # bytes after the first; more than any length or index of this world needs
 
+# hpack's words may show where in memory the block lies. They go to the server, whom that does not concern.
+_ADDRESS: Final = re.compile(r"<memory at [^>]*>")
+
 _STATUS: Final = re.compile(rb"[1-5][0-9]{2}")
 _NAME: Final = re.compile(rb"[\x21-\x39\x3b-\x40\x5b-\x7e]+")  # no colon, no capitals, nothing invisible
 _NOT_IN_VALUE: Final = re.compile(rb"[\0\r\n]")
@@ -157,7 +160,7 @@ def _decode(decoder: Decoder, block: bytes) -> HeaderList:
         raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, message) from error
     except (HPACKError, IndexError, ValueError) as error:
         # HPACKError is what hpack promises. The others are how a slip of any of its versions over nonsense would show.
-        message = f"a header block that cannot be read: {str(error)[:100]}"
+        message = f"a header block that cannot be read: {_ADDRESS.sub('the block', str(error))[:100]}"
         raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, message) from error
 
 

@@ -438,6 +438,15 @@ def test_what_was_complete_before_the_garbage_is_still_told() -> None:
     assert other.failure.kind is FailureKind.CONNECTION_LOST
 
 
+def test_a_broken_connection_has_no_free_streams() -> None:
+    """After the server broke the protocol no stream can be opened, whoever looks before `lose` was called."""
+    driver = Driver()
+    assert driver.protocol.free_streams > 0
+    with pytest.raises(ConnectionFailedError):
+        driver.receive(data(0))
+    assert driver.protocol.free_streams == 0
+
+
 def test_stream_ids_run_out() -> None:
     """After the last id the connection takes no new streams, as after GOAWAY."""
     driver = Driver()

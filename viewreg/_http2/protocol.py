@@ -76,6 +76,7 @@ class Protocol(Outgoing):
         except ConnectionFailedError as error:
             self._failure = error.code, error.message
             self._buffer = b""
+            self.going_away = True
             self.close(error.code, error.message)
             raise
         events, self._events = self._events, []

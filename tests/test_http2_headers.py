@@ -7,16 +7,23 @@ from typing import Any
 
 import hpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http2_driver import MAX_MESSAGE, NO_LIMIT, Driver, a_block, nobody
 from viewreg._http2 import headers as headers_module
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode
-from viewreg._http2.headers import MAX_HEADER_FIELDS, HeaderDecoder, literal, request_block
+from viewreg._http2.headers import (
+    MAX_HEADER_FIELDS,
+    MAX_HEADER_LIST_SIZE,
+    HeaderDecoder,
+    literal,
+    request_block,
+)
 from viewreg._http2.stream import Stream
-from viewreg.testing.frames import END_HEADERS, RESPONSE, block, frame, headers, settings
+from viewreg.testing.frames import END_HEADERS, RESPONSE, block, frame, headers
+from viewreg.testing.frames import settings as settings_frame
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=300).map(str.encode)
 FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=300)), max_size=8)
@@ -213,37 +220,110 @@ def test_fields_are_counted(count: int) -> None:
     assert other.headers is not None
 
 
-@given(st.binary(max_size=200), st.booleans())
-def test_nonsense_is_an_error_of_ours(nonsense: bytes, empty_table: bool) -> None:
-    """Whatever bytes stand in a block, they are read or refused with COMPRESSION_ERROR or ENHANCE_YOUR_CALM."""
+NONSENSE = st.binary(max_size=200)
+# Fields to encode, and what happens to the block on its way: a byte that changes, the rest that is missing.
+DAMAGED = st.tuples(
+    FIELDS, st.booleans(), st.none() | st.tuples(st.integers(0, 400), st.integers(0, 255), st.booleans())
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(NONSENSE | DAMAGED, min_size=1, max_size=6), st.booleans())
+def test_a_block_is_what_hpack_makes_of_it_or_an_error_of_ours(blocks: list[Any], empty_table: bool) -> None:
+    """Blocks of a real encoder, whole and damaged, and mere nonsense: hpack alone reads and refuses the same ones."""
+    encoder: Any = hpack.Encoder()
+    alone: Any = hpack.Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
     decoder = HeaderDecoder()
     if empty_table:
-        decoder.decode(b"\x20\x88")
+        encoder.header_table_size = 0
+    for block_ in blocks:
+        received = block_ if isinstance(block_, bytes) else damaged(encoder, *block_)
+        expected: object
+        try:
+            expected = [(bytes(name), bytes(value)) for name, value in alone.decode(received, raw=True)]
+        except hpack.HPACKError as error:
+            expected = code_for(type(error))
+        assert outcome(decoder, received) == expected
+        if isinstance(expected, ErrorCode):
+            return
+
+
+def damaged(encoder: Any, fields: object, huffman: bool, damage: tuple[int, int, bool] | None) -> bytes:
+    """A block of these fields that has suffered on its way."""
+    encoded = bytearray(encoder.encode(fields, huffman=huffman))
+    if damage is not None and encoded:
+        at = damage[0] % len(encoded)
+        encoded[at] = damage[1]
+        del encoded[at + 1 if damage[2] else len(encoded) :]
+    return bytes(encoded)
+
+
+def outcome(decoder: HeaderDecoder, received: bytes) -> list[tuple[bytes, bytes]] | ErrorCode:
+    """The fields of a block, or the code with which it ends the connection."""
     try:
-        result = decoder.decode(nonsense)
+        return list(decoder.decode(received).fields)
     except ConnectionFailedError as error:
-        assert error.code in (ErrorCode.COMPRESSION_ERROR, ErrorCode.ENHANCE_YOUR_CALM)  # noqa: PT017 (it may not come)
-    else:
-        assert all(type(text) is bytes for field in result.fields for text in field)
+        return error.code
 
 
-@given(FIELDS.filter(bool), st.data())
-def test_mutilated_blocks_are_an_error_of_ours(fields: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
-    """Blocks that a real encoder made, and that were cut or changed on their way, raise nothing else either."""
-    encoder: Any = hpack.Encoder()
-    encoded = bytearray(encoder.encode(fields))
-    at = data.draw(st.integers(0, len(encoded) - 1))
-    encoded[at] = data.draw(st.integers(0, 255))
-    decoder = HeaderDecoder()
-    try:
-        decoder.decode(bytes(encoded[: data.draw(st.integers(0, len(encoded)))]))
-    except ConnectionFailedError as error:
-        assert error.code in (ErrorCode.COMPRESSION_ERROR, ErrorCode.ENHANCE_YOUR_CALM)  # noqa: PT017 (it may not come)
+def code_for(kind: type[Exception]) -> ErrorCode:
+    """What becomes of an error of hpack's."""
+    too_large = issubclass(kind, hpack.OversizedHeaderListError)
+    return ErrorCode.ENHANCE_YOUR_CALM if too_large else ErrorCode.COMPRESSION_ERROR
 
 
-@pytest.mark.parametrize("slip", [IndexError("byte"), ValueError("text"), hpack.HPACKError("block")])
-def test_a_slip_of_hpack_ends_only_the_connection(slip: Exception) -> None:
-    """Whatever a version of hpack stumbles over, the peer's bytes were the cause: COMPRESSION_ERROR."""
+UNREADABLE = {
+    "text cut short": b"\x00\x05ab",
+    "number cut short": b"\x00\x7f\xff",
+    "field cut short": b"\x40",
+    "a table's size behind a field": b"\x88\x20",
+    "Huffman's code with an end": b"\x00\x84\xff\xff\xff\xff\x00",
+    "no such entry": b"\xff\x7f",
+    "entry 0": b"\x80",
+    "name of no such entry": b"\x7f\x7f\x01x",
+    "too large a table": b"\x3f\xff\xff\x7f",
+    "too many fields": b"\x00\x01x\x7f\x81\x07" + b"v" * 1024 + b"\x88" * 2000,
+    "one field too large": b"\x00\x01x\x7f\xff\xff\x03" + b"v" * (127 + 0xFFFF),
+}
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\x20"], ids=["table", "no table"])
+@pytest.mark.parametrize("received", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_what_hpack_refuses_ends_the_connection(received: bytes, prefix: bytes) -> None:
+    """With COMPRESSION_ERROR, but a header list too large with ENHANCE_YOUR_CALM."""
+    assert outcome(HeaderDecoder(), prefix + received) == code_for(refusal(prefix + received))
+
+
+def test_all_errors_of_hpack_are_among_them() -> None:
+    """Every class of error that this version of hpack has is raised for a block above, by itself or by a subclass."""
+    raised = {refusal(received) for received in UNREADABLE.values()}
+    unmet = {kind for kind in errors(hpack.HPACKError) if not any(issubclass(other, kind) for other in raised)}
+    assert not unmet
+
+
+def refusal(received: bytes) -> type[Exception]:
+    """How hpack alone refuses a block."""
+    decoder: Any = hpack.Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
+    with pytest.raises(hpack.HPACKError) as caught:
+        decoder.decode(received, raw=True)
+    return caught.type
+
+
+def errors(kind: type[Exception]) -> set[type[Exception]]:
+    """The class and all below it."""
+    return {kind}.union(*map(errors, kind.__subclasses__()))
+
+
+SLIPS = [
+    *sorted(errors(hpack.HPACKError), key=lambda kind: kind.__name__),
+    IndexError, KeyError, ValueError, UnicodeDecodeError, OverflowError, RecursionError,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SLIPS)
+def test_a_slip_of_hpack_ends_only_the_connection(kind: type[Exception]) -> None:
+    """Whatever a version of hpack stumbles over, the peer's bytes were the cause: one of both codes."""
+    slip = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "text") if kind is UnicodeDecodeError else kind("text")
 
     class Slipping:
         header_table_size = 0
@@ -254,8 +334,7 @@ def test_a_slip_of_hpack_ends_only_the_connection(slip: Exception) -> None:
     decoder = HeaderDecoder()  # of a server that has a table
     stand_in: Any = Slipping()
     decoder._decoder = stand_in
-    with pytest.raises(ConnectionFailedError, match="COMPRESSION_ERROR"):
-        decoder.decode(b"\x88")
+    assert outcome(decoder, b"\x88") == code_for(kind)
 
 
 def test_a_server_is_not_told_where_its_block_lies() -> None:
@@ -277,5 +356,5 @@ def test_the_servers_header_limit_is_known() -> None:
     """SETTINGS_MAX_HEADER_LIST_SIZE stands in `max_send_header_list`, for calls to look at."""
     driver = Driver()
     assert driver.protocol.max_send_header_list >= 2**31
-    driver.receive(settings({6: 8192}), headers(driver.call().id))
+    driver.receive(settings_frame({6: 8192}), headers(driver.call().id))
     assert driver.protocol.max_send_header_list == 8192

@@ -158,7 +158,7 @@ def _decode(decoder: Decoder, block: bytes) -> HeaderList:
     except OversizedHeaderListError as error:
         message = f"a header list of more than {MAX_HEADER_LIST_SIZE} bytes"
         raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, message) from error
-    except (HPACKError, IndexError, ValueError) as error:
+    except (HPACKError, ArithmeticError, LookupError, ValueError, RecursionError) as error:
         # HPACKError is what hpack promises. The others are how a slip of any of its versions over nonsense would show.
         message = f"a header block that cannot be read: {_ADDRESS.sub('the block', str(error))[:100]}"
         raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, message) from error

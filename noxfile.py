@@ -80,6 +80,13 @@ def tests_h2_4(session: nox.Session) -> None:
     _test(session)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Search for what breaks the transport's HTTP/2: nox -s fuzz -- --minutes 5."""
+    session.install(".[test]", "atheris>=3")
+    session.run("python", "-W", "error", "tests/fuzz/fuzz_http2.py", *session.posargs)
+
+
 def _test(session: nox.Session) -> None:
     environment = {"COVERAGE_FILE": f".coverage.{session.name}"}
     session.run("python", "-W", "error", "-m", "coverage", "run", "-m", "pytest", *session.posargs, env=environment)

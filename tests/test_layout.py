@@ -24,6 +24,7 @@ ORDER = [
     ["_config"],
     ["_health"],
     ["_http2"],
+    ["_tls_words"],
     ["_boundary"],
     ["_transport"],
     ["rpc"],

@@ -11,10 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
+
+from viewreg._tls_words import TlsFailedError, tls_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,17 +82,22 @@ async def let_readers_drain() -> None:
 def describe(error: BaseException) -> str:
     """Why it failed, in words that an operator knows: the innermost system error's text and its name, if there is one.
 
-    "Connection refused (ECONNREFUSED)", "Name or service not known (EAI_NONAME)", or the error's type and the first
-    thousand characters of its text.
+    "Connection refused (ECONNREFUSED)", "Name or service not known (EAI_NONAME)", what `tls_words` says of TLS, or the
+    error's type and the first thousand characters of its text.
     """
     found = _innermost(error)
+    if isinstance(found, TlsFailedError):
+        return str(found)
     if isinstance(found, socket.gaierror):
         names = [name for name in dir(socket) if name.startswith("EAI_") and getattr(socket, name) == found.errno]
         return f"{found.strerror} ({names[0]})" if names else str(found.strerror)
-    if isinstance(found, OSError) and type(found.errno) is int and found.errno in errno.errorcode:
+    of_tls = isinstance(found, ssl.SSLError)  # an OSError, but its number is OpenSSL's
+    if isinstance(found, OSError) and not of_tls and type(found.errno) is int and found.errno in errno.errorcode:
         return f"{os.strerror(found.errno)} ({errno.errorcode[found.errno]})"
     kind = type(found).__name__
     try:
+        if isinstance(found, ssl.SSLError):
+            return tls_words(found)
         text = str(found)[:_LONGEST_TEXT]
     except Exception:  # noqa: BLE001 (a user's exception may have a broken __str__)
         text = ""

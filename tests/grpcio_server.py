@@ -6,6 +6,7 @@
 2. Metadata that begins with `x-` comes back ahead of the answer, metadata that begins with `t-` with the status.
 3. It ends when its standard input does, so it never outlives its parent. A line of input, a number of seconds, stops
    it with that much grace: GOAWAY now, the end when the calls have ended.
+4. With `--certificate` and `--key`, files, it speaks TLS; with `--client-ca` it demands certificates of its clients.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -33,6 +35,9 @@ def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="of the grpcio server")
+    parser.add_argument("--certificate", type=Path)
+    parser.add_argument("--key", type=Path)
+    parser.add_argument("--client-ca", type=Path)
     args = parser.parse_args()
     options = [(name, int(value)) for name, _, value in (option.partition("=") for option in args.option)]
     server = grpc.server(
@@ -40,7 +45,11 @@ def main() -> None:
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1), *options],
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("nasty.Nasty", handlers()),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    if args.certificate is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials(args.certificate, args.key, args.client_ca))
     server.start()
     report("listening", port=port)
     line = sys.stdin.readline()
@@ -48,6 +57,15 @@ def main() -> None:
         threading.Thread(target=end_with_stdin, daemon=True).start()
         server.stop(float(line)).wait()
     os._exit(0)
+
+
+def credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """What the server shows, and what it demands."""
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())],
+        root_certificates=None if client_ca is None else client_ca.read_bytes(),
+        require_client_auth=client_ca is not None,
+    )
 
 
 def end_with_stdin() -> None:

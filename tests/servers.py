@@ -81,9 +81,9 @@ class Server:
 
 
 @contextmanager
-def running(**options: int) -> Iterator[Server]:
-    """Run a server; `options` are grpcio's, such as `max_concurrent_streams=10`."""
-    arguments = [f"--option=grpc.{name}={value}" for name, value in options.items()]
+def running(*arguments: str, **options: int) -> Iterator[Server]:
+    """Run a server; `options` are grpcio's, such as `max_concurrent_streams=10`, `arguments` the program's."""
+    arguments = (*arguments, *(f"--option=grpc.{name}={value}" for name, value in options.items()))
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -267,4 +267,4 @@ async def test_why_connecting_failed_at_the_last_moment(autojump_clock: MockCloc
                 fleet[host].cut()
             await trio.sleep(CLOSED / 2)
             told = {reason(registry, host) for host in hosts}
-    assert told == {"connecting failed: the server closed the connection"}
+    assert told == {"connecting failed: the server closed the connection before it said anything: it may expect TLS"}

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import ssl
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import trustme
 
+import viewreg
 from fleet import stats
 from peers import H2View
-from viewreg.testing import MemoryNetwork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+
+    from viewreg import Feature, Registry
+    from viewreg._transport.tls import ContextSource
+    from viewreg.testing import MemoryNetwork
 
 NAME: Final = "view.example"
 ADDRESS: Final = f"{NAME}:1"
@@ -31,8 +35,8 @@ GOOD: Final = AUTHORITY.issue_cert(NAME, "127.0.0.1", "::1")
 OTHER_NAME: Final = AUTHORITY.issue_cert("other.example")
 UNKNOWN: Final = STRANGER.issue_cert(NAME)
 CLIENT: Final = AUTHORITY.issue_cert("client.example")
-_PAST: Final = datetime(2020, 1, 1, tzinfo=timezone.utc), datetime(2020, 2, 1, tzinfo=timezone.utc)
-_FUTURE: Final = datetime(2100, 1, 1, tzinfo=timezone.utc), datetime(2100, 2, 1, tzinfo=timezone.utc)
+_PAST: Final = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC)
+_FUTURE: Final = datetime(2100, 1, 1, tzinfo=UTC), datetime(2100, 2, 1, tzinfo=UTC)
 EXPIRED: Final = AUTHORITY.issue_cert(NAME, not_before=_PAST[0], not_after=_PAST[1])
 NOT_YET: Final = AUTHORITY.issue_cert(NAME, not_before=_FUTURE[0], not_after=_FUTURE[1])
 TLS_1_2: Final = ssl.TLSVersion.TLSv1_2
@@ -43,7 +47,7 @@ def client_context(
     trusts: trustme.CA | None = AUTHORITY, certificate: trustme.LeafCert | None = None
 ) -> ssl.SSLContext:
     """What a user gives to `open_registry`."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if trusts is not None:
         trusts.configure_trust(context)
     if certificate is not None:
@@ -92,6 +96,17 @@ async def open_tls_view(
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def open_over(
+    network: MemoryNetwork, ssl_context: ContextSource | None = None, *, address: str = ADDRESS, **more: Any
+) -> AsyncIterator[Registry[Feature]]:
+    """A registry of one server on the network, over TLS."""
+    ssl_context = ssl_context or client_context()
+    locator = viewreg.StaticLocator([address])
+    async with viewreg.open_registry(locator, dial=network.dial, ssl_context=ssl_context, **more) as registry:
+        yield registry
+
+
 class TlsEnd:
     """A server's end of TLS by hand. What Trio's does not: it sends its alerts, and can leave in the middle."""
 
@@ -107,7 +122,8 @@ class TlsEnd:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self.flush()
-                self._incoming.write(await self.stream.receive_some())
+                data = await self.stream.receive_some()
+                self._incoming.write(data) if data else self._incoming.write_eof()
             except ssl.SSLError:
                 await self.flush()
                 return False

@@ -104,6 +104,11 @@ def describe(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
+def was_reset(error: BaseException) -> bool:
+    """Whether it says that the other side has broken the connection, not why."""
+    return isinstance(_innermost(error), ConnectionResetError | BrokenPipeError | ssl.SSLEOFError)
+
+
 def _innermost(error: BaseException) -> BaseException:
     """The system error under Trio's and others' wrappings; of several addresses' errors, the first."""
     seen: set[int] = set()

@@ -36,11 +36,16 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _SCOPE_ID = re.compile(r"[A-Za-z0-9._~-]+")
 
 
-def _check_host(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+def check_host(name: str, value: str) -> None:
+    """Raise unless `value`, called `name` in the message, is a host name or an IP address."""
     expected = "an IP address without brackets, or a host name of letters, digits, '.', '-' and '_'"
-    check_type(attribute.name, value, str, expected)
+    check_type(name, value, str, expected)
     if not (_is_ipv6(value) or _is_host_name(value)):
-        raise InvalidValueError(f"{attribute.name} {value!r}: expected {expected}")
+        raise InvalidValueError(f"{name} {value!r}: expected {expected}")
+
+
+def _check_host(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    check_host(attribute.name, value)
 
 
 def _is_ipv6(host: str) -> bool:

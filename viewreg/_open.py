@@ -27,6 +27,7 @@ from viewreg._probe import StatsProbe
 from viewreg._registry import Registry
 from viewreg._supervisor import Supervisor
 from viewreg._transport.dial import dial_tcp, refuse_virtual_time
+from viewreg._transport.tls import tls_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from viewreg._health import Health
     from viewreg._probe import Probe
     from viewreg._transport.dial import Dial
+    from viewreg._transport.tls import ContextSource, Tls
 
 F = TypeVar("F", bound=enum.Flag)
 
@@ -49,6 +51,8 @@ def open_registry(
     config: Config = ...,
     *,
     dial: Dial | None = None,
+    ssl_context: ContextSource | None = None,
+    server_hostname: str | None = None,
     rng: Random | None = None,
     wall_clock: Callable[[], float] = ...,
 ) -> AbstractAsyncContextManager[Registry[Feature]]: ...
@@ -59,6 +63,8 @@ def open_registry(
     *,
     probe: Probe[F],
     dial: Dial | None = None,
+    ssl_context: ContextSource | None = None,
+    server_hostname: str | None = None,
     rng: Random | None = None,
     wall_clock: Callable[[], float] = ...,
 ) -> AbstractAsyncContextManager[Registry[F]]: ...
@@ -68,6 +74,8 @@ def open_registry(
     *,
     probe: Probe[Any] | None = None,
     dial: Dial | None = None,
+    ssl_context: ContextSource | None = None,
+    server_hostname: str | None = None,
     rng: Random | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AbstractAsyncContextManager[Registry[Any]]:
@@ -77,9 +85,17 @@ def open_registry(
     ends every task and closes every socket; what is in flight then fails with `UnavailableError`.
 
     `locator` is a `Locator`, or a URI such as "static:///a:1,b:2". `probe` asks servers what they serve: by default,
-    `StatsProbe`. `dial` opens streams to endpoints, by default over TCP. `rng` and `wall_clock` (Unix seconds) are for
-    tests that must be reproducible: of a `random.Random` each endpoint gets a generator of its own, so that the order
-    in which Trio runs tasks does not show; a subclass is shared by all as it is.
+    `StatsProbe`. `dial` opens streams to endpoints, by default over TCP.
+
+    With `ssl_context`, TLS is spoken over whatever `dial` returns. It is a client's context, such as
+    `ssl.create_default_context()`, or a function that returns one: called before each dial, so that certificates may
+    change on disk. The context is changed: ALPN is set to "h2", which a server must agree to. `server_hostname` is the
+    name that the servers' certificates must be for, and by which calls address them (`:authority`, without a port); by
+    default each endpoint's own host.
+
+    `rng` and `wall_clock` (Unix seconds) are for tests that must be reproducible: of a `random.Random` each endpoint
+    gets a generator of its own, so that the order in which Trio runs tasks does not show; a subclass is shared by all
+    as it is.
 
     Raises `InvalidTypeError` or `InvalidValueError`, at once, for arguments that can never work, and `ViewregError` if
     it would dial real sockets under a clock that jumps. Inside the block, an exception of the body's leaves it as
@@ -97,11 +113,12 @@ def open_registry(
         )
     if dial is not None and not callable(dial):
         raise InvalidTypeError(f"dial {dial!r}: expected an async function from an Endpoint to a trio.abc.Stream")
+    tls = tls_of(ssl_context, server_hostname)
     if rng is not None and not isinstance(rng, Random):
         raise InvalidTypeError(f"rng {rng!r}: expected a random.Random")
     if not callable(wall_clock):
         raise InvalidTypeError(f"wall_clock {wall_clock!r}: expected a function that returns Unix time in seconds")
-    services = _Services(finder, config, probe, dial or dial_tcp, rng=rng, wall_clock=wall_clock)
+    services = _Services(finder, config, probe, dial or dial_tcp, tls=tls, rng=rng, wall_clock=wall_clock)
     return _open(services, own_dial=dial is None)
 
 
@@ -167,6 +184,7 @@ class _Services:
         probe: Probe[Any],
         dial: Dial,
         *,
+        tls: Tls | None,
         rng: Random | None,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -177,6 +195,7 @@ class _Services:
         self._locator = locator
         self._config = config
         self._dial = dial
+        self._tls = tls
         self._rng = rng or Random()
         self._seeded = type(rng) is Random  # a subclass is its maker's, and used as it is
         self._wall_clock = wall_clock
@@ -199,6 +218,7 @@ class _Services:
             self._config,
             self.probe,
             self._dial,
+            tls=self._tls,
             rng=rng,
             pacer=self._pacer,
             wall_clock=self._wall_clock,

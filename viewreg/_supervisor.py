@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from viewreg._probe import Probe
     from viewreg._prober import Verdict
     from viewreg._transport.dial import Dial
+    from viewreg._transport.tls import Tls
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
@@ -54,18 +55,20 @@ class Supervisor(Generic[F]):
         probe: Probe[F],
         dial: Dial,
         *,
+        tls: Tls | None = None,
         rng: Random,
         pacer: Pacer,
         wall_clock: Callable[[], float],
         publish: Callable[[Health[F]], None],
     ) -> None:
         self.subchannel: Final = Subchannel(endpoint, config, self._demand)
-        self.channel: Final = Channel(self.subchannel)
+        self.channel: Final = Channel(self.subchannel, tls=tls)
         self.record: Final[Record[F]] = Record(endpoint, config, probe.no_features, wall_clock, publish)
         self._config: Final = config
         self._probe: Final = probe
-        self._probe_channel: Final = Channel(self.subchannel, probe=True)
+        self._probe_channel: Final = Channel(self.subchannel, tls=tls, probe=True)
         self._dial: Final = dial
+        self._tls: Final = tls
         self._rng: Final = rng
         self._pacer: Final = pacer
         self._no_features: Final = probe.no_features
@@ -146,16 +149,20 @@ class Supervisor(Generic[F]):
 
     async def _open(self, nursery: trio.Nursery) -> str:
         """Dial, and wait for the server's SETTINGS. Returns why that failed, and nothing if it did not."""
-        patience = self._config.connect_timeout
+        endpoint, patience, step = self.subchannel.endpoint, self._config.connect_timeout, "connection"
         stream: object = None
         with trio.move_on_after(patience) as scope:
             try:
+                context = None if self._tls is None else self._tls.context()
                 with only_cancelled():
-                    stream = await self._dial(self.subchannel.endpoint)
+                    stream = await self._dial(endpoint)
+                if self._tls is not None and context is not None and isinstance(stream, trio.abc.Stream):
+                    step = "TLS handshake"
+                    stream = await self._tls.secure(stream, context, endpoint)
             except Exception as error:  # noqa: BLE001 (dial is the user's, and may raise anything)
                 return describe(error)
         if scope.cancelled_caught:
-            return f"no answer to the connection within {patience:g} s"
+            return f"no answer to the {step} within {patience:g} s"
         if not isinstance(stream, trio.abc.Stream):
             return f"dial returned {type(stream).__name__}: expected a trio.abc.Stream"
         connection = self._candidate = Connection(stream, self._config, self, self._keepalive_interval)

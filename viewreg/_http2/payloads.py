@@ -12,11 +12,14 @@ from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode
 
 _SAID: Final = 80  # bytes shown of what a server says that does not speak HTTP/2
+_TLS_ALERT: Final = b"\x15\x03"  # a record of type alert, of any version since SSL 3.0; no frame may be that long
 _DEBUG: Final = 256  # bytes shown of the words in a GOAWAY
 
 
 def check_first_frame(buffer: bytes) -> None:
     """A server begins with SETTINGS (RFC 9113, 3.4). One that does not speak HTTP/2 often says so in words."""
+    if buffer.startswith(_TLS_ALERT):
+        raise ConnectionFailedError(ErrorCode.PROTOCOL_ERROR, "the server expects TLS: it answered with a TLS alert")
     if buffer.startswith(b"HTTP/"):
         said = buffer.split(b"\r", 1)[0]
     elif len(buffer) < frames.FRAME_HEADER_SIZE or (buffer[3] == frames.SETTINGS and not buffer[4] & frames.ACK):

@@ -14,6 +14,7 @@ from viewreg._transport.exchange import Exchange
 from viewreg._transport.metadata import encode_metadata
 from viewreg._transport.purerpc import GrpcSocket, StubCall, stub_calls
 from viewreg._transport.streams import MessageStream
+from viewreg._transport.tls import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from viewreg._endpoint import Endpoint
     from viewreg._transport.metadata import MetadataLike
     from viewreg._transport.subchannel import Subchannel
+    from viewreg._transport.tls import Tls
 
 S = TypeVar("S")
 Res = TypeVar("Res")
@@ -36,8 +38,12 @@ class Channel:
     to the end; `waiting()` is the same channel with calls that always wait.
     """
 
-    def __init__(self, subchannel: Subchannel, *, waits: bool = False, probe: bool = False) -> None:
+    def __init__(
+        self, subchannel: Subchannel, *, tls: Tls | None = None, waits: bool = False, probe: bool = False
+    ) -> None:
         self._subchannel: Final = subchannel
+        self._tls: Final = tls
+        self._scheme: Final = "http" if tls is None else "https"
         self._waits: Final = waits
         self._probe: Final = probe
         self._waiting: Channel | None = None  # made when it is asked for
@@ -78,7 +84,7 @@ class Channel:
     def waiting(self) -> Channel:
         """A handle to the same endpoint whose calls wait for the server instead of failing while it is away."""
         if self._waiting is None:
-            self._waiting = self if self._waits else Channel(self._subchannel, waits=True)
+            self._waiting = self if self._waits else Channel(self._subchannel, tls=self._tls, waits=True)
         return self._waiting
 
     def __str__(self) -> str:
@@ -92,7 +98,7 @@ class Channel:
     def exchange(self, path: str, metadata: MetadataLike | None, body: bytes | None) -> Exchange:
         """A call that has not begun. Raises for metadata that may not be sent."""
         encoded = _NO_METADATA if metadata is None else encode_metadata(metadata)
-        head = request_block("http", self._authority, path, USER_AGENT)
+        head = request_block(self._scheme, self._authority, path, USER_AGENT)
         return Exchange(self._subchannel, head, encoded, body, waits=self._waits, probe=self._probe)
 
     async def open_message_stream(
@@ -117,6 +123,9 @@ class Channel:
     @functools.cached_property
     def _authority(self) -> str:
         endpoint = self._subchannel.endpoint
+        if self._tls is not None and self._tls.server_hostname is not None:
+            name = server_name(self._tls.server_hostname)  # as gRPC has it: who is to prove a name is called by it
+            return f"[{name}]" if ":" in name else name
         host_port = endpoint.host_port
         if host_port.isascii():
             return host_port.split("%", 1)[0] + f"]:{endpoint.port}" if "%" in host_port else host_port

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from viewreg._boundary import describe, let_readers_drain, only_cancelled
+from viewreg._boundary import describe, let_readers_drain, only_cancelled, was_reset
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode, error_name
 from viewreg._http2.protocol import GoAway, SettingsReceived, WindowOpened
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CLOSE_GRACE: Final = 0.1  # seconds for the last frames of a connection that is being left
 OUTBOX_LIMIT: Final = 64 * 1024  # bytes; past it whoever sends DATA waits
 PINGS_BETWEEN_ANSWERS: Final = 2  # servers count PINGs as strikes until they next send something (gRPC A8)
+_UNHEARD: Final = " before it said anything: it may expect TLS"
 PING_WITHOUT_STRIKE: Final = 300.0  # seconds after the last PING that cost no strike in any case: grpc core's default
 
 
@@ -173,18 +174,19 @@ class Connection:
         self._scope.cancel()
 
     async def _read(self) -> None:
-        receive_some, http2 = receiver(self._stream), self.http2
+        receive_some, http2, unheard = receiver(self._stream), self.http2, _UNHEARD
         while True:
             try:
                 data = await receive_some()
             except Exception as error:  # noqa: BLE001 (the stream is the user's, and may raise anything)
-                self._lose(describe(error))
+                self._lose(describe(error) + (unheard if was_reset(error) else ""))
                 return
             if self.lost is not None:  # closed in the step in which this arrived: GOAWAY was the last word
                 return
             if not data:
-                self._lose("the server closed the connection")
+                self._lose("the server closed the connection" + unheard)
                 return
+            unheard = ""
             self.heard = self._now()
             self._silent = False
             self._crowd = len(http2.streams)

@@ -51,7 +51,7 @@ def make(name: str, value: Any) -> Config:
 def test_defaults() -> None:
     """The defaults are the documented ones, and every field is in this test."""
     expected = {**DURATIONS, **{name: default for name, (default, _, _) in COUNTS.items()}, **BACKOFFS}
-    expected |= {"probe_jitter": 0.1, "drain_timeout": 10.0}
+    expected |= {"probe_jitter": 0.1, "drain_timeout": 10.0, "metadata": None}
     assert attrs.asdict(Config(), recurse=False) == expected
 
 

@@ -19,6 +19,7 @@ from viewreg._errors import (
 )
 from viewreg._feature import Feature
 from viewreg._health import Connectivity, Event, HistoryEntry, ProbeResult
+from viewreg._http2.metadata import Metadata, MetadataLike
 from viewreg._locator import Discovery, Locator, StaticLocator
 from viewreg._open import open_registry
 from viewreg._partition import Fact, FactPartition, HashRange, KeyEncoding, hash_po, hash_sp
@@ -28,7 +29,6 @@ from viewreg._snapshot import Change, Snapshot
 from viewreg._transport.calls import Response, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from viewreg._transport.channel import Channel
 from viewreg._transport.dial import Dial, dial_tcp
-from viewreg._transport.metadata import Metadata, MetadataLike
 from viewreg._transport.purerpc import StatusCode
 from viewreg._transport.status import (
     AbortedError,

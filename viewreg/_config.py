@@ -14,6 +14,7 @@ import attrs
 
 from viewreg._backoff import Backoff
 from viewreg._errors import as_float, check_type, number, whole
+from viewreg._http2.standing import StandingMetadata, standing_metadata
 
 # One range for all durations: below a millisecond a timer is a busy loop, above a day a typing mistake.
 _SHORTEST = 0.001  # seconds
@@ -108,6 +109,17 @@ class Config:
     """Bytes of the largest message that is received: 1 to 1 GiB, which is the original's limit.
 
     A larger one fails its own call and nothing else.
+    """
+
+    # -- calls --
+
+    metadata: StandingMetadata | None = attrs.field(default=None, converter=standing_metadata, repr=False)
+    """Metadata of every call and probe, such as a bearer token: a mapping, or (name, value) pairs.
+
+    Or an async function without arguments that returns such: it is asked before each call, under the call's deadline
+    and cancellation, so it should remember what is expensive. If it fails, the call raises `UnauthenticatedError`.
+    A call's own metadata replaces what has the same name here. Values appear in no text of viewreg's: here only names
+    can be seen. Without `ssl_context` they cross the network in the clear.
     """
 
     # -- discovery and history --

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, overload
 import trio
 from attrs import frozen
 
-from viewreg._transport.metadata import Metadata
+from viewreg._http2.metadata import Metadata
 from viewreg._transport.status import CallError
 from viewreg._transport.streams import MessageStream, Pump, Req, Res, ResponseStream, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable
 
+    from viewreg._http2.metadata import MetadataLike
     from viewreg._transport.exchange import Exchange
-    from viewreg._transport.metadata import MetadataLike
 
 
 @frozen

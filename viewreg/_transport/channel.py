@@ -9,9 +9,11 @@ import trio
 
 from viewreg._errors import InvalidTypeError
 from viewreg._http2.headers import request_block
+from viewreg._http2.metadata import encode_fields, encode_metadata
+from viewreg._http2.standing import FixedMetadata
+from viewreg._transport.asked import AskedExchange
 from viewreg._transport.calls import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from viewreg._transport.exchange import Exchange
-from viewreg._transport.metadata import encode_metadata
 from viewreg._transport.purerpc import GrpcSocket, StubCall, stub_calls
 from viewreg._transport.streams import MessageStream
 from viewreg._transport.tls import server_name
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from viewreg._endpoint import Endpoint
-    from viewreg._transport.metadata import MetadataLike
+    from viewreg._http2.metadata import MetadataLike
     from viewreg._transport.subchannel import Subchannel
     from viewreg._transport.tls import Tls
 
@@ -44,6 +46,7 @@ class Channel:
         self._subchannel: Final = subchannel
         self._tls: Final = tls
         self._scheme: Final = "http" if tls is None else "https"
+        self._standing: Final = subchannel.config.metadata
         self._waits: Final = waits
         self._probe: Final = probe
         self._waiting: Channel | None = None  # made when it is asked for
@@ -97,8 +100,15 @@ class Channel:
 
     def exchange(self, path: str, metadata: MetadataLike | None, body: bytes | None) -> Exchange:
         """A call that has not begun. Raises for metadata that may not be sent."""
-        encoded = _NO_METADATA if metadata is None else encode_metadata(metadata)
         head = request_block(self._scheme, self._authority, path, USER_AGENT)
+        standing = self._standing
+        if standing is None:
+            encoded = _NO_METADATA if metadata is None else encode_metadata(metadata)
+        elif isinstance(standing, FixedMetadata):
+            encoded = standing.encoded if metadata is None else standing.beneath(encode_fields(metadata))
+        else:
+            own = () if metadata is None else tuple(encode_fields(metadata))
+            return AskedExchange(self._subchannel, head, standing, own, body, waits=self._waits, probe=self._probe)
         return Exchange(self._subchannel, head, encoded, body, waits=self._waits, probe=self._probe)
 
     async def open_message_stream(

@@ -20,8 +20,8 @@ import trio
 from viewreg._http2.errors import FailureKind
 from viewreg._http2.frames import ErrorCode
 from viewreg._http2.headers import literal
+from viewreg._http2.metadata import Metadata, decode_metadata
 from viewreg._http2.stream import Stream
-from viewreg._transport.metadata import Metadata, decode_metadata
 from viewreg._transport.purerpc import StatusCode
 from viewreg._transport.status import (
     CancelledError,

@@ -30,7 +30,7 @@ errors: Any = purerpc  # its exception classes, for those who derive from them
 if TYPE_CHECKING:
     import enum
 
-    from viewreg._transport.metadata import MetadataLike
+    from viewreg._http2.metadata import MetadataLike
 
     class StatusCode(enum.Enum):
         """The sixteen ways a gRPC call can fail, and OK. It is purerpc's own enum."""

@@ -14,15 +14,15 @@ from urllib.parse import unquote_to_bytes
 from viewreg._errors import ViewregError
 from viewreg._http2.errors import FailureKind
 from viewreg._http2.frames import ErrorCode
-from viewreg._transport.metadata import decode_metadata
+from viewreg._http2.metadata import decode_metadata
 from viewreg._transport.purerpc import StatusCode, errors, purerpc_status
 
 if TYPE_CHECKING:
     from viewreg._endpoint import Endpoint
     from viewreg._http2.errors import StreamFailure
     from viewreg._http2.headers import HeaderList
+    from viewreg._http2.metadata import Metadata
     from viewreg._http2.stream import Stream
-    from viewreg._transport.metadata import Metadata
 
 
 class CallError(ViewregError, errors.RpcFailedError):  # type: ignore[misc, unused-ignore]

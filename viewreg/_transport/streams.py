@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable
     from types import TracebackType
 
+    from viewreg._http2.metadata import Metadata
     from viewreg._transport.exchange import Exchange
-    from viewreg._transport.metadata import Metadata
 
 _MAX_LENGTH: Final = 2**32 - 1  # bytes: the prefix has four for the length
 

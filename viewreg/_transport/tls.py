@@ -15,7 +15,7 @@ import ipaddress
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 from attrs import frozen
@@ -85,7 +85,8 @@ def tls_of(ssl_context: object, server_hostname: str | None) -> Tls | None:
         raise InvalidTypeError(f"ssl_context {ssl_context!r}: {expected}")
     if server_hostname is not None:
         check_host("server_hostname", server_hostname)
-    return Tls(ssl_context, server_hostname)
+    source: Any = ssl_context  # a function may return anything; `Tls.context` looks
+    return Tls(source, server_hostname)
 
 
 def server_name(host: str) -> str:

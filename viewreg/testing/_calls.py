@@ -8,7 +8,7 @@ import attrs
 import trio
 from attrs import field, frozen
 
-from viewreg._transport.metadata import Metadata
+from viewreg._http2.metadata import Metadata
 from viewreg._transport.purerpc import StatusCode
 
 if TYPE_CHECKING:

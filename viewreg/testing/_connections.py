@@ -29,7 +29,7 @@ from viewreg._transport.purerpc import StatusCode
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from viewreg._transport.metadata import Metadata
+    from viewreg._http2.metadata import Metadata
     from viewreg.testing._services import FakeServices
 
 logger = logging.getLogger("viewreg.testing")

@@ -26,7 +26,7 @@ from viewreg.testing._lines import Lines, to_line
 from viewreg.testing._services import FakeServices
 
 if TYPE_CHECKING:
-    from viewreg._transport.metadata import Metadata
+    from viewreg._http2.metadata import Metadata
     from viewreg._transport.purerpc import StatusCode
 
 _STOP_TIME: Final = 2.0  # seconds for connections to end when the view stops

@@ -27,6 +27,9 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 MetadataLike: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 """As it may be given: a mapping, or (name, value) pairs where a name may come more than once."""
 
+Field: TypeAlias = tuple[str, bytes, int]
+"""An encoded field: its name, its bytes in a header block, its size in a header list."""
+
 _NAME: Final = re.compile(r"[0-9a-z_.-]+")
 _TEXT: Final = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")
 _RESERVED: Final = frozenset(
@@ -49,8 +52,20 @@ _FIELD_OVERHEAD: Final = 32  # bytes that a field counts in a header list beside
 
 def encode_metadata(metadata: MetadataLike) -> tuple[bytes, int]:
     """The header fields, and their size as it counts in a header list. Raises for what may not be sent."""
-    parts = []
-    size = 0
+    return joined(encode_fields(metadata))
+
+
+def joined(fields: Iterable[Field]) -> tuple[bytes, int]:
+    """The same of fields that are encoded already."""
+    parts, size = [], 0
+    for _, part, part_size in fields:
+        parts.append(part)
+        size += part_size
+    return b"".join(parts), size
+
+
+def encode_fields(metadata: MetadataLike) -> Iterator[Field]:
+    """Each field by itself, in order. Raises for what may not be sent."""
     for name, value in _pairs(metadata):
         if not isinstance(name, str):
             raise InvalidTypeError(f"metadata name {name!r}: expected text")
@@ -58,9 +73,7 @@ def encode_metadata(metadata: MetadataLike) -> tuple[bytes, int]:
             expected = "expected lower-case letters, digits, '_', '-' and '.', and none of gRPC's and HTTP's own names"
             raise InvalidValueError(f"metadata name {name!r}: {expected}")
         encoded = _encode_value(name, value)
-        size += len(name) + len(encoded) + _FIELD_OVERHEAD
-        parts.append(literal(name.encode(), encoded))
-    return b"".join(parts), size
+        yield name, literal(name.encode(), encoded), len(name) + len(encoded) + _FIELD_OVERHEAD
 
 
 def _pairs(metadata: MetadataLike) -> Iterator[tuple[str, str | bytes]]:

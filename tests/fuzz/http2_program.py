@@ -34,6 +34,7 @@ HOLD: Final = 0x80  # of a step's first byte: what the server says waits
 CODES: Final = 32  # of operations, in the lower bits
 MOST_STEPS: Final = 400
 MOST_BYTES: Final = 4 * 1024 * 1024  # that a server says
+SMALL: Final = 1000  # bytes that a frame counts beside its own: the time goes into frames
 MOST_CALLS: Final = 40
 
 SIZES: Final = (
@@ -243,6 +244,7 @@ class Program:
     def _again(self) -> None:
         count = self._tape.pick(TIMES)
         self.trace[-1] += f" {count} times"
+        self._said += count * SMALL
         self._say(self._last * count, anew=False)
 
     def _cut(self) -> None:

@@ -23,7 +23,6 @@ from http2_rules import (
     CONTINUATIONS,
     DATA,
     DEFAULT_WINDOW,
-    EMPTY_FRAMES,
     END_HEADERS,
     END_STREAM,
     FLOW_CONTROL,
@@ -77,7 +76,6 @@ class Model:
         self._client_goaway = False
         self._last_id = 0
         self._frames = 0
-        self._empty_frames = 0
         self._down_block = (0, 0, b"", 0)  # stream, flags, bytes, CONTINUATIONs
         self._up_block = (0, 0, b"")
         self._down_decoder: Final[Any] = hpack.Decoder(max_header_list_size=HEADER_LIST)
@@ -120,9 +118,6 @@ class Model:
     def _says_data(self, frame: Raw, expected: Expected) -> None:
         payload, size = frame.payload, len(frame.payload)
         self.down_window -= size  # 6.9.1: padding included, and whatever becomes of it
-        self._empty_frames = 0 if size else self._empty_frames + (not frame.flags & END_STREAM)
-        if self._empty_frames > EMPTY_FRAMES:
-            expected.tolerated |= CALM
         call = self._addressed(frame)
         if frame.flags & PADDED:
             if not payload or payload[0] >= size:  # 6.1
@@ -142,8 +137,10 @@ class Model:
         call.unread += payload
         failure = call.head_failure
         if failure is not None:
+            call.down_ended = frame.flags & END_STREAM != 0
+            if not (call.up_ended and call.down_ended):  # 5.1: then it is closed
+                expected.resets[call.id] = CANCEL
             call.end((failure, ErrorCode.CANCEL))
-            expected.resets[call.id] = CANCEL
         elif frame.flags & END_STREAM:
             self._end_down(call, expected)
 

@@ -92,6 +92,8 @@ BLOCKS: Final = (
     STATUS + frames.block(((b"x", b" a\x80 "),)),
     STATUS + b"\x40\x01x" + b"\x7f\xd0\x1f" + b"v" * 4175 + b"\xbe" * 20,  # too large for the table
     STATUS + frames.block(((b"x-large", b"v" * 16_000),)),
+    STATUS + frames.block(((b"x", b""),) * 127),
+    STATUS + frames.block(((b"x", b""),) * 128),  # too many
     STATUS + b"\x40\x01y" + b"\x7f\xd1\x1e" + b"v" * 4048 + b"\xbe" * 14,  # a little that unpacks to much
     STATUS + b"\x40\x01y" + b"\x7f\xd1\x1e" + b"v" * 4048 + b"\xbe" * 20,  # too much
 )
@@ -425,10 +427,19 @@ SESSIONS: Final[tuple[tuple[Step, ...], ...]] = (
     (*_EARLY, ("open", 3, 1, 1), ("end_request", 0), ("reset", 0, 8), ("headers", 0, 0, 0), _END),
     (*_EARLY, _CALL, _CALL, ("goaway", 0, 0, 3), ("headers", 0, 2, 1), ("ask", 1), ("ping", 1, 1)),
     (*_EARLY, ("settings", 2, 3, 1, 4, 0), _CALL, _CALL, ("settings", 2, 3, 3, 4, 8), ("send", 0, 0, 0), _CALL),
-    (*_EARLY, _CALL, ("headers", 0, 4, 0), _CALL, ("headers", 1, 5, 1), ("headers", 0, 29, 1), ("ping", 9, 0)),
+    (
+        *_EARLY,
+        _CALL,
+        ("settings", 1, 4, 2),
+        ("open", 0, 1, 1),
+        ("send", 1, 4, 1),
+        ("settings", 1, 4, 8),
+        ("send", 1, 0, 0),
+    ),
+    (*_EARLY, _CALL, ("headers", 0, 4, 0), _CALL, ("headers", 1, 5, 1), ("headers", 0, 31, 1), ("ping", 9, 0)),
     (*_EARLY, _CALL, ("headers", 0, 28, 4, 3, 28, 28, 1), _END, ("close", 0, 3), ("lose",)),
     (*_EARLY, _CALL, ("headers+hold", 0, 0, 0), ("message", 0, 7, 1), ("data+hold", 0, 9, 0), ("cut", 5), ("cut", 6)),
-    (*_BEGUN, ("data", 0, 0, 0), ("again", 5), ("ping", 1, 0), ("again", 5), ("take_outbox",)),
+    (*_BEGUN, ("data", 0, 0, 0), ("again", 5), ("take_outbox",), ("ping", 1, 0), ("again", 5)),
     (*_BEGUN, ("message", 0, 4, 251), ("data", 0, 9, 0), _CALL, ("message", 1, 13, 250), ("data", 1, 9, 0x80)),
     (*_BEGUN, ("message", 0, 4, 1), ("message", 0, 13, 2), ("data", 0, 9, 0x80), ("take_all",)),
     (*_BEGUN, *[("message", 0, 8, 3), ("data", 0, 9, 0), ("take", 0)] * 5, _END),

@@ -27,8 +27,8 @@ DEFAULT_WINDOW: Final = 65_535
 HELD_BY_A_CALL: Final = 256 * 1024  # bytes, or one message
 HEADER_LIST: Final = 64 * 1024  # bytes
 CONTINUATIONS: Final = 128  # frames
-EMPTY_FRAMES: Final = 1000  # in a row
-PATIENCE: Final = 1000  # frames of any kind that nobody may find too many
+HEADER_FIELDS: Final = 128  # in one list; more are malformed
+PATIENCE: Final = 10_000  # frames of any kind that nobody may find too many
 
 HOP_BY_HOP: Final = {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 NOT_IN_NAME: Final = re.compile(rb"[\x00-\x20A-Z\x7f-\xff:]")  # 8.2.1
@@ -148,6 +148,8 @@ def status_of(fields: Fields) -> int | None:
 
 def is_malformed(fields: Fields) -> bool:
     """8.2 and 8.3.2, of a response or its trailers; docs/transport.md bears spaces around a value."""
+    if len(fields) > HEADER_FIELDS:
+        return True
     for at, (name, value) in enumerate(fields):
         if name == b":status":
             if at or len(value) != 3 or not value.isdigit() or not b"100" <= value <= b"599":

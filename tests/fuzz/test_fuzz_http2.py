@@ -156,7 +156,7 @@ class Forgetful(Protocol):
 class Clumsy(Protocol):
     """Lets an error of its own out."""
 
-    def _count_empty_frame(self) -> None:
+    def _count_idle_frame(self) -> None:
         raise LookupError("an error of its own")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from matrix.cells import ANSWERED, AWAY, GOES_ON, LEFT, UNHEALTHY, Effect, Fault, Senseless
-from matrix.rows import CLOSED, NO_STREAM_YET, fatal, harmless, head, lost
+from matrix.rows import CLOSED, MUTE, NO_STREAM_YET, fatal, harmless, head, lost
 from viewreg import UnavailableError
 from viewreg.testing.frames import ErrorCode, Setting, goaway, settings, window_update
 
@@ -39,7 +39,7 @@ PROTOCOLS: Final = [
         bare=True,
         ends=True,
         idle=ONCE,
-        connect=lost(END, NO_ERROR)["connect"],
+        connect=lost(f"{END} {MUTE}", NO_ERROR)["connect"],
         unary=ONCE,
         stream=ONCE,
         probe=ONCE,

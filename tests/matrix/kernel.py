@@ -15,7 +15,7 @@ from attrs import evolve
 from matrix import namespaces, places
 from matrix.cells import AWAY, Effect, Fault, Senseless
 from matrix.places import CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Place
-from matrix.rows import CLOSED, lost
+from matrix.rows import CLOSED, MUTE, lost
 
 if TYPE_CHECKING:
     from matrix.rows import Columns
@@ -39,6 +39,11 @@ def only_dials(why: str) -> Columns:
 def not_connected(why: str, within: float = 0.0) -> Effect:
     """The dial comes to nothing."""
     return Effect(view=AWAY, history=(f"connecting failed: {why}",), within=within)
+
+
+def left(why: str) -> Columns:
+    """The columns of a row in which the server ends the connection."""
+    return {**lost(why), "connect": not_connected(f"{why} {MUTE}"), "close": evolve(CLOSED, within=0.0)}
 
 
 def noticed_by_keepalive(connect: str) -> Columns:
@@ -73,8 +78,8 @@ KERNEL: Final = [
         connect=not_connected(NO_SETTINGS, CONNECT_TIMEOUT),
         **only_dials("a server that falls silent later is the row SIGSTOP"),
     ),
-    KernelFault(name="RST", place=places.open_resetting, **{**lost(RESET), "close": evolve(CLOSED, within=0.0)}),
-    KernelFault(name="EOF", place=places.open_ending, **{**lost(END), "close": evolve(CLOSED, within=0.0)}),
+    KernelFault(name="RST", place=places.open_resetting, **left(RESET)),
+    KernelFault(name="EOF", place=places.open_ending, **left(END)),
     KernelFault(name="SIGSTOP", place=places.open_frozen, **noticed_by_keepalive(NO_SETTINGS)),
     KernelFault(
         name="network cut",

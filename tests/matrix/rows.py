@@ -33,6 +33,8 @@ CLOSED: Final = Effect(view=GONE, call=UnavailableError, started=True, within=GR
 NO_STREAM_YET: Final = Senseless("no stream is open before the server's SETTINGS")
 NO_CALL_OPEN: Final = Senseless("no call is in flight that this could be an answer to")
 
+MUTE: Final = "before it said anything: it may expect TLS"  # how a server on TLS leaves one that speaks plainly
+
 ONE: Final = message(b"")  # an Answer with nothing in it
 
 

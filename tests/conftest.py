@@ -11,7 +11,7 @@ import viewreg._transport.purerpc  # noqa: F401
 from servers import Server, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +19,11 @@ def server() -> Iterator[Server]:
     """A grpcio server that nobody ends."""
     with running() as server:
         yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was logged of a nasty text may hold half a surrogate pair, which cannot travel from a worker process."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import attrs
@@ -84,6 +85,7 @@ async def open_fake_view(
     ride_chunks: int | None = None,
     ride_interval: float = 0.01,
     services: Sequence[Servicer] = (),
+    ssl_context: SSLContext | None = None,
 ) -> AsyncIterator[FakeView]:
     """Run a view server for as long as the `async with` block lasts; it listens when the block begins.
 
@@ -100,6 +102,8 @@ async def open_fake_view(
     the place of the one with its name, or beside the four. What one raises ends its call, with UNKNOWN unless it is a
     `CallError`, and is logged to "viewreg.testing". They need a view in this process.
 
+    With `ssl_context`, a server's, it speaks TLS; it must be in this process, too. ALPN is set to "h2" on the context.
+
     Raises `InvalidValueError` or `InvalidTypeError` for other arguments, and `ViewregError` if it cannot listen, or if
     virtual time would run past real sockets.
     """
@@ -109,13 +113,15 @@ async def open_fake_view(
     )
     servicers = tuple(services)
     _check_place(where, host, servicers)
+    _check_context(where, ssl_context)
     log, body = CallLog(), HeldBack()
     async with trio.open_nursery() as nursery:
         runs: Host
         if where == "process":
             runs = ProcessHost(nursery, log)
         else:
-            runs = LocalHost(nursery, log, where if isinstance(where, MemoryNetwork) else None, servicers)
+            network = where if isinstance(where, MemoryNetwork) else None
+            runs = LocalHost(nursery, log, network, servicers, ssl_context)
         view = FakeView(runs, log, serving)
         with body:
             await view._start(host, port)  # noqa: SLF001 (the same module)
@@ -137,6 +143,19 @@ def _check_place(where: object, host: str, services: tuple[Servicer, ...]) -> No
     if services and where == "process":
         raise InvalidValueError(
             f"services {services!r}: expected none for a view in a process of its own, where they cannot go; "
+            "use where='loopback' or a MemoryNetwork"
+        )
+
+
+def _check_context(where: object, ssl_context: SSLContext | None) -> None:
+    if ssl_context is None:
+        return
+    check_type("ssl_context", ssl_context, SSLContext, "an ssl.SSLContext for servers")
+    if ssl_context.protocol is PROTOCOL_TLS_CLIENT:
+        raise InvalidValueError(f"ssl_context {ssl_context!r}: expected one for servers, not for clients")
+    if where == "process":
+        raise InvalidValueError(
+            f"ssl_context {ssl_context!r}: expected none for a view in a process of its own, where it cannot go; "
             "use where='loopback' or a MemoryNetwork"
         )
 

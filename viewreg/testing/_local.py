@@ -21,6 +21,7 @@ from viewreg.testing._services import FakeServices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ssl import SSLContext
 
     from purerpc import Servicer
 
@@ -36,7 +37,12 @@ class LocalHost:
     """Runs one view at a time. See `Host`. Without a network, on loopback."""
 
     def __init__(
-        self, nursery: trio.Nursery, log: CallLog, network: MemoryNetwork | None, servicers: Sequence[Servicer]
+        self,
+        nursery: trio.Nursery,
+        log: CallLog,
+        network: MemoryNetwork | None,
+        servicers: Sequence[Servicer],
+        ssl_context: SSLContext | None,
     ) -> None:
         self.pid: Final = os.getpid()
         self.frozen = False  # written by `freeze`, `thaw` and `_run`
@@ -44,6 +50,7 @@ class LocalHost:
         self._log: Final = log
         self._network: Final = network
         self._servicers: Final = servicers
+        self._ssl_context: Final = ssl_context
         self._connections: Connections | None = None  # None once it has ended; written by `start` and `_run`
         self._scope = trio.CancelScope()
 
@@ -63,6 +70,9 @@ class LocalHost:
         else:
             endpoint = Endpoint(host or self._network.new_host(), port or _MEMORY_PORT)
             listener = self._network.listen(endpoint)
+        if self._ssl_context is not None:
+            self._ssl_context.set_alpn_protocols(["h2"])
+            listener = trio.SSLListener(listener, self._ssl_context)
         services = FakeServices(serving, endpoint.host, self._servicers)
         self._connections = connections = Connections(services, self._log)
         self._scope = trio.CancelScope()

@@ -31,6 +31,7 @@ from tls import (
     server_context,
 )
 from viewreg import Config, Event, InvalidTypeError, InvalidValueError, UnavailableError
+from viewreg.rpc import StatsRequest
 from viewreg.testing import MemoryNetwork
 from viewreg.testing.frames import settings
 
@@ -215,7 +216,7 @@ async def test_what_a_call_says(autojump_clock: MockClock) -> None:
     async with open_tls_view(network, server_context(EXPIRED)), open_over(network) as registry:
         await trio.sleep(SOON)
         with pytest.raises(UnavailableError, match="has expired") as caught:
-            await registry.snapshot.view(ADDRESS).diagnostics().stats(viewreg.rpc.StatsRequest())
+            await registry.snapshot.view(ADDRESS).diagnostics().stats(StatsRequest())
         assert not caught.value.started
 
 

@@ -63,11 +63,11 @@ class Tls:
         secured: trio.abc.Stream | None = None
         try:
             secured = await _shake_hands(stream, context, server_name(self.server_hostname or endpoint.host))
+            return secured
         finally:
             if secured is None:
                 with suppress(Exception), only_cancelled():  # the stream is the user's, and may raise anything
                     await trio.aclose_forcefully(stream)
-        return secured
 
 
 def tls_of(ssl_context: object, server_hostname: str | None) -> Tls | None:

@@ -345,6 +345,7 @@ async def test_closing_towards_a_server_that_reads_nothing(autojump_clock: MockC
         stream = await Tls(client_context()).secure(raw, client_context(), endpoint)
         listener = network.link(ADDRESS).listener
         assert listener is not None
+        await wait_all_tasks_blocked()  # the server has read all there is
         listener.freeze()
         await raw.send_all(bytes(BUFFER))
         began = trio.current_time()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GUARD = 5.0  # seconds; a server that has not reported by then never will
 PROGRAM = Path(__file__).parent / "grpcio_server.py"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "grpcio_view.py"
 
 
 class Server:
@@ -92,3 +93,26 @@ def running(*arguments: str, **options: int) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def example(*arguments: str, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], Endpoint]]:
+    """Run the example server, which ends with its standard input; what it reports is read and dropped."""
+    command = [sys.executable, str(EXAMPLE), "--watch-stdin", "--port", str(port), *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        endpoint = Endpoint("127.0.0.1", json.loads(process.stdout.readline())["port"])
+        drain = threading.Thread(target=process.stdout.read, daemon=True)
+        drain.start()
+        try:
+            yield process, endpoint
+        finally:
+            process.kill()
+            process.wait()
+            drain.join()
+
+
+def part(encoding: str, i: int, of: int) -> tuple[str, ...]:
+    """Arguments of the example: its partition."""
+    return "--encoding", encoding, "--partition", str(i), "--of", str(of)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from servers import example, part
 from viewreg import (
     Connectivity,
-    Endpoint,
     Event,
     FactPartition,
     Feature,
@@ -31,9 +29,8 @@ from viewreg import (
 from viewreg.rpc import CarouselRequest, StatsRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterator
+    from collections.abc import AsyncIterable
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "grpcio_view.py"
 SOON = 10.0  # seconds for what takes milliseconds, on a busy machine
 FROZEN = 20.0  # seconds for what takes 10.5
 SPO = Feature.DIAGNOSTICS | Feature.CAROUSEL | Feature.HASH_SP
@@ -43,29 +40,6 @@ POS = Feature.DIAGNOSTICS | Feature.CAROUSEL | Feature.HASH_PO
 def show(figure: str) -> None:
     """Print a measured time; it decides nothing."""
     print(figure)  # noqa: T201 (for whoever runs pytest -rP)
-
-
-@contextmanager
-def example(*arguments: str, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], Endpoint]]:
-    """Run the example server, which ends with its standard input; what it reports is read and dropped."""
-    command = [sys.executable, str(EXAMPLE), "--watch-stdin", "--port", str(port), *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        endpoint = Endpoint("127.0.0.1", json.loads(process.stdout.readline())["port"])
-        drain = threading.Thread(target=process.stdout.read, daemon=True)
-        drain.start()
-        try:
-            yield process, endpoint
-        finally:
-            process.kill()
-            process.wait()
-            drain.join()
-
-
-def part(encoding: str, i: int, of: int) -> tuple[str, ...]:
-    """Arguments of the example: its partition."""
-    return "--encoding", encoding, "--partition", str(i), "--of", str(of)
 
 
 async def count(items: AsyncIterable[object]) -> int:

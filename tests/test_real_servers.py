@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import h2.exceptions
 import pytest
@@ -13,18 +12,16 @@ import trio
 
 import viewreg
 from fleet import all_healthy, stats
+from load import Ask, Load
 from nasty.nasty_grpc import NastyStub
-from nasty.nasty_pb2 import Order
 from peers import H2View
 from servers import running
 from transport import note
-from viewreg import Connectivity, Event, Feature, ProbeResult
+from viewreg import Connectivity, Event
 from viewreg.rpc import StatsRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from viewreg import Channel
+    from collections.abc import AsyncIterator
 
 GUARD = 20.0  # seconds; a hung test fails by it, and no other time decides
 LOAD = 3.0  # seconds of calls; longer on a slow machine, until the server has ended enough connections
@@ -132,36 +129,6 @@ async def test_a_name_whose_addresses_all_refuse() -> None:
 
 
 # -- connections that the server ends by age, under load --
-
-
-class Ask:
-    """A probe that makes one unary call."""
-
-    no_features = Feature(0)
-
-    async def __call__(self, channel: Channel) -> ProbeResult[Feature]:
-        await channel.stub(NastyStub).ask(Order())
-        return ProbeResult(Feature(0))
-
-
-class Load:
-    """Calls without a pause until it is `over`, and how many were answered. One that fails fails the test."""
-
-    def __init__(self, stub: NastyStub, over: Callable[[], bool]) -> None:
-        self.over: Final = over
-        self.ended: Final[Counter[str]] = Counter()
-        self._stub: Final = stub
-
-    async def unary(self) -> None:
-        while not self.over():
-            await self._stub.ask(Order())
-            self.ended["unary"] += 1
-
-    async def stream(self) -> None:
-        while not self.over():
-            async with self._stub.listen(Order(answers=30, pause=0.01)) as answers:
-                assert len([answer async for answer in answers]) == 30
-            self.ended["stream"] += 1
 
 
 @pytest.mark.parametrize("age", [300, 1000])

@@ -157,3 +157,10 @@ def bench(session: nox.Session) -> None:
     session.install(".[test]")
     for program in programs:
         session.run("python", str(program), *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Let everything happen to fifty servers for minutes: `nox -s soak -- --minutes 3 --seed 7`."""
+    session.install(".[test]")
+    session.run("python", "tests/soak.py", *session.posargs)

@@ -311,6 +311,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ride-turns", type=int, default=1, help="turns of a ride, 0 for ever")
     parser.add_argument("--threads", type=int, default=64, help="calls to serve at a time")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=NUMBER", help="option of the gRPC core")
+    parser.add_argument("--grace", type=float, default=0.0, help="seconds that calls may still take when it ends")
     parser.add_argument("--watch-stdin", action="store_true", help="exit when standard input ends")
     args = parser.parse_args()
     if not 0 <= args.partition < args.of:
@@ -351,7 +352,7 @@ def main() -> None:
     server.start()
     _print(port=port, pid=os.getpid())
     stop.wait()
-    server.stop(grace=None).wait()
+    server.stop(args.grace or None).wait()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 atheris: Final[Any] = importlib.import_module("atheris")  # without types, and no dependency of the tests
 
@@ -37,6 +37,10 @@ CORPUS = Path(__file__).parent / "corpus"
 PATIENCE = 20  # seconds; an ordinary program takes milliseconds
 LONGEST = 1000  # bytes of a program
 RANDOM_PROGRAMS = 200
+
+
+class HangError(AssertionError):
+    """A program takes too long."""
 
 
 def main() -> None:
@@ -86,11 +90,10 @@ def _seed(folder: Path) -> None:
 
 
 def _try(data: bytes) -> None:
-    program = Program(data)
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(PATIENCE)
     try:
-        program.run()
+        Program(data).run()
     except Exception as error:
         signal.alarm(0)
         _keep(data, error)
@@ -102,7 +105,7 @@ def _try(data: bytes) -> None:
 def _keep(data: bytes, error: Exception) -> None:
     """Tell what was done, and keep it for the tests: as little of it as still fails in the same place."""
     where = _place(error)
-    size = len(data)
+    size = 0 if isinstance(error, HangError) else len(data)
     while size > 0:
         at = 0
         while at < len(data):
@@ -114,7 +117,8 @@ def _keep(data: bytes, error: Exception) -> None:
         program.run()
     CORPUS.mkdir(exist_ok=True)
     path = CORPUS / f"{hashlib.sha256(data).hexdigest()[:12]}.hex"
-    path.write_text(f"# {type(error).__name__}: {error}\n# {where}\n{data.hex()}\n")
+    words = str(error).partition("\n")[0]
+    path.write_text(f"# {type(error).__name__}: {words}\n# {where}\n{data.hex()}\n")
     print(*program.trace, f"{where}\n-- kept as {path}", sep="\n", flush=True)
 
 
@@ -131,8 +135,8 @@ def _place(error: Exception) -> str:
     return f"{Path(frame.filename).name}, {frame.name}: {frame.line}"
 
 
-def _too_long(_number: int, _frame: FrameType | None) -> Any:
-    raise AssertionError(f"a program takes longer than {PATIENCE} s")
+def _too_long(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise HangError(f"a program takes longer than {PATIENCE} s")
 
 
 if __name__ == "__main__":

@@ -353,9 +353,7 @@ class Model:
             end = at + HEAD + length_of(data[at : at + HEAD])
             assert end <= len(data), f"a torn frame: {data[at : at + 40]!r}"
             frame = Raw.read(data[at:end])
-            assert len(frame.payload) <= self._largest_up, (
-                f"{frame.kind}: {len(frame.payload)} bytes in one frame"
-            )  # 4.2
+            assert len(frame.payload) <= self._largest_up, f"a frame of {len(frame.payload)} bytes"  # 4.2
             assert not self._up_block[0] or frame.kind == CONTINUATION, "a header block was torn"  # 4.3
             if not self._client_settings:
                 self._hears_first(frame)

@@ -120,10 +120,6 @@ class Call:
     def has_message(self) -> bool:
         return 0 < self.needed <= len(self.unread)
 
-    @property
-    def ended(self) -> bool:
-        return self.down_ended or self.failure is not None
-
     def end(self, failure: tuple[FailureKind, int] | None = None) -> None:
         """Both sides are through with it."""
         self.failure = self.failure or failure

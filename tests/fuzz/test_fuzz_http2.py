@@ -28,14 +28,14 @@ STEPS = st.builds(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from(SEEDS), st.lists(STEPS, max_size=40), st.booleans())
 def test_no_program_breaks_a_promise(seed: bytes, steps: list[bytes], fresh: bool) -> None:
     """After each step every promise holds, and at the end every call has come to its own."""
     Program((seed[:2] if fresh else seed) + b"".join(steps)).run()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_as_a_program_break_a_promise(program: bytes) -> None:
     """The same for bytes that nobody chose, most of which end before the first SETTINGS."""

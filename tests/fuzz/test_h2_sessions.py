@@ -14,7 +14,7 @@ from viewreg._http2.protocol import Protocol
 from viewreg._http2.stream import Stream
 from viewreg.testing.frames import RESPONSE, block, message
 
-SESSIONS: Final = 600
+SESSIONS: Final = 400
 
 
 @pytest.mark.parametrize("start", range(0, SESSIONS, 100))

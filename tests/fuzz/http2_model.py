@@ -32,6 +32,7 @@ from http2_rules import (
     HEADER_LIST,
     HEADERS,
     HELD_BY_A_CALL,
+    HELD_BY_ALL,
     LONG_NUMBER,
     MAX_WINDOW,
     NOTHING,
@@ -401,7 +402,7 @@ class Model:
         assert 0 < increment <= MAX_WINDOW
         if not frame.stream_id:
             self.down_window += increment
-            assert self.down_window <= MAX_WINDOW
+            assert self.down_window <= HELD_BY_ALL
             return
         call = self.calls[frame.stream_id]
         call.down_window += increment

@@ -69,6 +69,7 @@ BLOCKS: Final = (
     b"\x20" + STATUS + FIELDS,  # with a table of no size
     b"\x3f\xe1\x1f" + STATUS + b"\x40\x01x\x03one",  # with one of 4,096 bytes, and an entry for it
     STATUS + b"\xbe",  # that refers to the entry
+    b"\x3f\xe1\x1f" + STATUS + b"\xbe",  # and to one in a table that is new
     frames.block(((b":status", b"103"), (b"link", b"x"))),
     frames.block(((b":status", b"101"),)),
     frames.block(((b":status", b"404"), (b"content-type", b"text/html"))),
@@ -420,7 +421,7 @@ _END: Final = ("headers", 0, 1, 1)
 SESSIONS: Final[tuple[tuple[Step, ...], ...]] = (
     (*_BEGUN, ("message", 0, 4, 7), ("data", 0, 9, 0), ("take", 0), _END),
     (*_EARLY, _CALL, ("headers", 0, 2, 1), ("take_outbox",), _CALL, ("headers", 1, 2, 1)),
-    (*_EARLY, _CALL, ("headers", 0, 6, 0), ("headers", 0, 0, 0x28), ("data", 0, 3, 0x78), ("rst_stream", 0, 7)),
+    (*_EARLY, _CALL, ("headers", 0, 7, 0), ("headers", 0, 0, 0x28), ("data", 0, 3, 0x78), ("rst_stream", 0, 7)),
     (*_EARLY, _CALL, ("headers", 0, 3, 0), ("message", 0, 12, 7), *[("data", 0, 9, 0)] * 2, ("take_all",), _END),
     (*_EARLY, ("open", 0, 18, 1), ("window_update", 0, 3), ("window_update", 240, 3), ("send", 0, 0, 0)),
     (*_EARLY, ("open", 2, 1, 1), ("send", 0, 8, 1), ("send", 0, 0, 0), ("headers", 0, 2, 1)),
@@ -436,8 +437,8 @@ SESSIONS: Final[tuple[tuple[Step, ...], ...]] = (
         ("settings", 1, 4, 8),
         ("send", 1, 0, 0),
     ),
-    (*_EARLY, _CALL, ("headers", 0, 4, 0), _CALL, ("headers", 1, 5, 1), ("headers", 0, 31, 1), ("ping", 9, 0)),
-    (*_EARLY, _CALL, ("headers", 0, 28, 4, 3, 28, 28, 1), _END, ("close", 0, 3), ("lose",)),
+    (*_EARLY, _CALL, ("headers", 0, 4, 0), _CALL, ("headers", 1, 5, 1), ("headers", 0, 32, 1), ("ping", 9, 0)),
+    (*_EARLY, _CALL, ("headers", 0, 29, 4, 3, 29, 29, 1), _END, ("close", 0, 3), ("lose",)),
     (*_EARLY, _CALL, ("headers+hold", 0, 0, 0), ("message", 0, 7, 1), ("data+hold", 0, 9, 0), ("cut", 5), ("cut", 6)),
     (*_BEGUN, ("data", 0, 0, 0), ("again", 5), ("take_outbox",), ("ping", 1, 0), ("again", 5)),
     (*_BEGUN, ("message", 0, 4, 251), ("data", 0, 9, 0), _CALL, ("message", 1, 13, 250), ("data", 1, 9, 0x80)),
@@ -446,6 +447,17 @@ SESSIONS: Final[tuple[tuple[Step, ...], ...]] = (
     (*_BEGUN, ("message", 0, 4, 1), ("message", 0, 4, 251), ("data", 0, 9, 1), ("take", 0), ("take", 0)),
     (*_EARLY, ("flawed", 4, 32), ("frame", 6, 0, 240, 8, 0, 0, 0, 0, 0, 0, 0, 0), ("raw", 3, 0, 0, 0)),
     (*_EARLY, _CALL, ("rst_stream", 241, 8)),
+    (*_EARLY, *[_CALL] * 3, ("headers", 0, 3, 0), ("headers", 1, 4, 0), ("headers", 2, 5, 0)),
+    (*_EARLY, *[_CALL] * 3, ("headers", 0, 4, 0), ("headers", 1, 3, 0), ("headers", 2, 6, 0)),
+    (*_EARLY, ("settings", 1, 4, 12)),
+    (*_EARLY, _CALL, ("window_update", 240, 6)),
+    (*_EARLY, _CALL, ("headers", 0, 0, 4, 0), ("frame", 9, 0, 0, 0), ("again", 4)),
+    (*_EARLY, _CALL, _CALL, ("headers", 0, 0, 4, 0), ("frame", 9, 4, 1, 0)),
+    (*_EARLY, _CALL, ("headers", 0, 0, 4, 0), ("ping", 1, 0)),
+    (*_BEGUN, *[("message", 0, 8, 1)] * 3, ("data", 0, 9, 1), *[("take", 0)] * 3),
+    (*_BEGUN, ("message", 0, 4, 251), ("data", 0, 9, 1)),
+    (*_BEGUN, ("message", 0, 13, 1), *[("data", 0, 9, 0)] * 4, ("take", 0), _END),
+    (*_BEGUN, ("goaway+hold", 0, 0, 0), ("goaway+hold", 0, 1, 0), ("cut", 9)),
     (*_EARLY, _CALL, ("headers+hold", 0, 2, 1), ("ping+hold", 1, 0), ("trickle", 99)),
     (("raw", 28, *b"HTTP/1.1 400 Bad Request\r\n\r\n"),),
     (*_EARLY, _CALL, ("frame", 2, 0, 0, 4, 0, 0, 0, 0), ("frame", 5, 4, 0, 4, 0, 0, 0, 2)),

@@ -24,6 +24,7 @@ MAX_WINDOW: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65_535
 
 # What docs/transport.md promises ("What it holds").
+HELD_BY_ALL: Final = 1024 * 1024  # bytes
 HELD_BY_A_CALL: Final = 256 * 1024  # bytes, or one message
 HEADER_LIST: Final = 64 * 1024  # bytes
 CONTINUATIONS: Final = 128  # frames

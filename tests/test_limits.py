@@ -45,6 +45,7 @@ MIB: Final = 1024 * KIB
 FIXED: Final = MIB  # bytes, with or without calls
 FIELD: Final = 150  # bytes that a header field takes beside its text and the 32 that HTTP/2 counts for it
 MOMENT: Final = MIB  # bytes for a step: what has just arrived, and what hpack makes of a header block
+PART: Final = 16 * KIB  # bytes: what a buffer is made of
 LARGE: Final = 2 * MIB  # bytes of the largest message
 REQUEST: Final = 500 * KIB  # bytes of a large request, which is its caller's own
 FLOOD: Final = 256 * KIB  # bytes of small frames
@@ -52,8 +53,8 @@ SMALL: Final = 128 * KIB  # bytes: a connection, a call, and what has arrived la
 
 
 def of_a_call(largest: int) -> int:
-    """Bytes for one open call: what a buffer takes, by an eighth more than is in it, and headers and trailers."""
-    return max(STREAM_WINDOW, largest) * 9 // 8 + 2 * (MAX_HEADER_LIST_SIZE + MAX_HEADER_FIELDS * FIELD)
+    """Bytes for one open call: a window or a message, headers and trailers, and what is not given back at once."""
+    return max(STREAM_WINDOW, largest) + 2 * (MAX_HEADER_LIST_SIZE + MAX_HEADER_FIELDS * FIELD) + 3 * PART
 
 
 # -- the clients --

@@ -2,7 +2,7 @@
 
 Rules:
 * Received bytes stay as they came until `take_message` cuts the message at the head off: so what a stream holds is what
-  flow control counts, however small the messages are.
+  flow control counts, however small the messages are. Small payloads are put together, large ones are never moved.
 * Only the message at the head is looked at. What is wrong with it (too large, compressed) is found when it gets there,
   after the messages before it were delivered.
 """
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = Struct(">BL")  # compressed?, length
 PREFIX_SIZE: Final = _PREFIX.size  # bytes
+_PART: Final = 16 * 1024  # bytes that are kept as they came; smaller payloads are put together
 
 
 class Stream:
     """State of one stream. The protocol writes it; its owner reads it, when `wake` tells it that something changed."""
 
     __slots__ = (
-        "_at", "_buffer", "_max_message_size", "failure", "headers", "id", "local_closed", "needed", "receive_window",
-        "remote_closed", "send_window", "trailers", "wake",
+        "_at", "_max_message_size", "_parts", "failure", "headers", "held", "id", "local_closed", "needed",
+        "receive_window", "remote_closed", "send_window", "trailers", "wake",
     )  # fmt: skip
 
     def __init__(self, wake: Callable[[], None], max_message_size: int) -> None:
@@ -45,8 +46,9 @@ class Stream:
         self.receive_window = STREAM_WINDOW  # what the peer may still send
         self.needed = 0  # size of the message at the head with its prefix; 0: its prefix is not here yet
         self._max_message_size: Final = max_message_size
-        self._buffer: bytes | bytearray = b""  # a bytearray takes up to an eighth more than what is in it
-        self._at = 0  # bytes of it that were taken; of a bytearray they are gone
+        self.held = 0  # bytes received and not taken
+        self._parts: list[bytes | bytearray] = []  # none of them empty; all but the last `_PART` bytes long or longer
+        self._at = 0  # bytes of the first one that were taken
 
     def __repr__(self) -> str:
         state = self.failure.message if self.failure else "ended" if self.remote_closed else "open"
@@ -58,48 +60,69 @@ class Stream:
         return self.remote_closed or self.failure is not None
 
     @property
-    def held(self) -> int:
-        """Bytes received and not taken."""
-        return len(self._buffer) - self._at
-
-    @property
     def has_message(self) -> bool:
-        return 0 < self.needed <= len(self._buffer) - self._at
+        return 0 < self.needed <= self.held
 
     def append(self, payload: bytes) -> StreamFailure | None:
         """Take in the payload of a DATA frame. Returns what is wrong with the message at the head, if it came now."""
-        if not self._buffer:
-            self._buffer = payload
+        parts = self._parts
+        self.held += len(payload)
+        if parts and len(last := parts[-1]) < _PART:
+            if not isinstance(last, bytearray):
+                parts[-1] = last = bytearray(last)
+            last += payload
+            if len(last) >= _PART:
+                parts[-1] = bytes(last)  # a bytearray takes up to an eighth more than what is in it
         else:
-            if not isinstance(self._buffer, bytearray):
-                self._buffer, self._at = bytearray(memoryview(self._buffer)[self._at :]), 0
-            self._buffer += payload
+            parts.append(payload)
         return None if self.needed else self._look_at_head()
 
     def take_message(self) -> tuple[bytes, StreamFailure | None]:
         """The message at the head, without prefix; with it what is wrong with the next one. Requires `has_message`."""
-        buffer = self._buffer
-        start, end = self._at + PREFIX_SIZE, self._at + self.needed
+        parts, first, at, end = self._parts, self._parts[0], self._at, self._at + self.needed
+        self.held -= self.needed
         self.needed = 0
+        if end > len(first):
+            return self._join(end), self._look_at_head()
         # Copied once: slices of a bytearray are bytearrays.
-        message = buffer[start:end] if isinstance(buffer, bytes) else bytes(memoryview(buffer)[start:end])
-        if end == len(buffer):
-            self._buffer, self._at = b"", 0
-            return message, None
-        if isinstance(buffer, bytes):
+        start = at + PREFIX_SIZE
+        message = first[start:end] if isinstance(first, bytes) else bytes(memoryview(first)[start:end])
+        if end < len(first):
             self._at = end
         else:
-            del buffer[:end]  # moves nothing, until most of it is gone
+            del parts[0]
+            self._at = 0
         return message, self._look_at_head()
 
     def discard(self) -> None:
         """Forget what was received: nobody will read it."""
-        self._buffer, self._at, self.needed = b"", 0, 0
+        self._parts, self._at, self.held, self.needed = [], 0, 0, 0
+
+    def _join(self, end: int) -> bytes:
+        """Take the message at the head, which ends in a later part: `end` counts from the first one."""
+        parts, count = self._parts, 0
+        pieces: list[memoryview] = []
+        while end > len(parts[count]):
+            pieces.append(memoryview(parts[count]))
+            end -= len(parts[count])
+            count += 1
+        pieces.append(memoryview(parts[count])[:end])
+        pieces[0] = pieces[0][self._at + PREFIX_SIZE :]
+        message = b"".join(pieces)
+        if end == len(parts[count]):
+            count, end = count + 1, 0
+        del parts[:count]
+        self._at = end
+        return message
 
     def _look_at_head(self) -> StreamFailure | None:
-        at, buffer = self._at, self._buffer
-        if len(buffer) - at < PREFIX_SIZE:
+        if self.held < PREFIX_SIZE:
             return None
+        parts = self._parts
+        while len(parts[0]) - self._at < PREFIX_SIZE:  # the prefix itself is cut
+            parts[:2] = [parts[0][self._at :] + parts[1]]
+            self._at = 0
+        at, buffer = self._at, parts[0]
         compressed, length = _PREFIX.unpack_from(buffer, at)
         if compressed:
             text = "a compressed message, though none was offered"

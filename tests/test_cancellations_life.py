@@ -234,7 +234,8 @@ async def test_cancelled_on_real_sockets() -> None:
 class Resolver(trio.abc.HostnameResolver):
     """Knows one name, and two addresses for it, of which one is nobody's. It asks in no thread: those have files."""
 
-    async def getaddrinfo(self, host: Any, port: Any, *_: int) -> Any:
+    # Trio gives all by their places.
+    async def getaddrinfo(self, host: Any, port: Any, *_: int) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         await trio.lowlevel.checkpoint()
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
 

@@ -172,9 +172,7 @@ async def test_what_may_not_be_sent(server: Server, name: Any, value: Any) -> No
         assert line.connection.http2._next_stream_id == 1
 
 
-@pytest.mark.parametrize(
-    "metadata", [7, SECRET, [SECRET], [(SECRET,)], [("x", SECRET, SECRET)], [7], object], ids=repr
-)
+@pytest.mark.parametrize("metadata", [7, SECRET, [SECRET], [(SECRET,)], [("x", SECRET, SECRET)], [7], object], ids=repr)
 async def test_what_is_no_metadata(server: Server, metadata: Any) -> None:
     """Anything that is no mapping and no pairs is refused in words, without what was in it."""
     async with open_channel(server.endpoint) as line:

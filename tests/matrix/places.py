@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import math
+import os
 import signal
 import socket
 import struct
@@ -260,6 +261,8 @@ async def open_frozen() -> AsyncIterator[Place]:
 
         async def send(number: signal.Signals) -> None:
             server.process.send_signal(number)
+            if number is signal.SIGSTOP:  # which comes through a little later
+                os.waitid(os.P_PID, server.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 (at once)
             await trio.lowlevel.checkpoint()
 
         yield Place(

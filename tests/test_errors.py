@@ -14,6 +14,7 @@ from viewreg._errors import (
     InvalidTypeError,
     InvalidValueError,
     LocatorError,
+    NotServedError,
     ProbeAnswerError,
     RegistryClosedError,
     UnknownViewError,
@@ -25,7 +26,10 @@ from viewreg._errors import (
     whole,
 )
 
-KINDS = [InvalidValueError, InvalidTypeError, UnknownViewError, LocatorError, RegistryClosedError, ProbeAnswerError]
+KINDS = [
+    InvalidValueError, InvalidTypeError, UnknownViewError, LocatorError, RegistryClosedError, ProbeAnswerError,
+    NotServedError,
+]  # fmt: skip
 
 
 def test_one_except_catches_every_kind() -> None:

@@ -11,6 +11,7 @@ import pytest
 import viewreg
 from fleet import all_healthy, open_fleet
 from viewreg import (
+    Assignment,
     Backoff,
     Config,
     Connectivity,
@@ -29,6 +30,7 @@ from viewreg import (
     View,
     ViewregError,
 )
+from viewreg._coverage import coverage_of
 
 if TYPE_CHECKING:
     import enum
@@ -85,10 +87,10 @@ def test_public_methods_have_docstrings(name: str) -> None:
 def test_the_interface() -> None:
     """The names of the documented interface are there."""
     promised = {
-        "Change", "Config", "Connectivity", "Discovery", "DiscoveryStatus", "Endpoint", "FactPartition", "Feature",
-        "HashRange", "KeyEncoding", "Locator", "Probe", "ProbeAnswerError", "ProbeResult", "Registry",
-        "RegistryClosedError", "Snapshot", "StaticLocator", "StatsProbe", "UnavailableError", "View", "hash_po",
-        "hash_sp", "open_registry",
+        "Assignment", "Change", "Config", "Connectivity", "Coverage", "Discovery", "DiscoveryStatus", "Endpoint",
+        "FactPartition", "Feature", "HashRange", "KeyEncoding", "Locator", "NotServedError", "Probe",
+        "ProbeAnswerError", "ProbeResult", "Registry", "RegistryClosedError", "Replicas", "Snapshot",
+        "StaticLocator", "StatsProbe", "UnavailableError", "View", "hash_po", "hash_sp", "open_registry",
     }  # fmt: skip
     assert promised <= set(viewreg.__all__)
 
@@ -107,6 +109,8 @@ VALUES: list[Any] = [
     ProbeResult(Feature.HASH_PO, PARTITION, serving=False, reason="full"),
     HistoryEntry(Event.LOST, "why", 1.0, 2.0),
     View(ENDPOINT, PARTITION, Feature.HASH_PO, Connectivity.READY, healthy=True),
+    coverage_of(KeyEncoding.POS, [(HashRange(5, None), ENDPOINT)]),
+    Assignment(HashRange(5, None), ENDPOINT),
 ]
 
 

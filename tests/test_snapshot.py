@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import io
 from typing import Any
 
@@ -11,18 +12,24 @@ from trio.testing import MockClock
 
 from fleet import hosts
 from viewreg import (
+    Assignment,
     Connectivity,
     Endpoint,
     FactPartition,
     Feature,
+    HashRange,
     InvalidTypeError,
     InvalidValueError,
     KeyEncoding,
+    NotServedError,
     Snapshot,
     UnknownViewError,
     View,
+    ViewregError,
+    hash_po,
+    hash_sp,
 )
-from viewreg._snapshot import change_between, duration_text
+from viewreg._snapshot import change_between, duration_text, how_many_serve
 
 SPO = FactPartition.nth(KeyEncoding.SPO, 0, of=2)
 SERVES = Feature.DIAGNOSTICS | Feature.CAROUSEL | Feature.HASH_SP
@@ -122,6 +129,129 @@ def test_what_a_snapshot_remembers_is_bounded() -> None:
         assert found.healthy_views(*[Feature.DIAGNOSTICS] * length) == [one]
     assert found.healthy_views(*[Feature.HASH_PO] * 300) == []
     assert len(found._healthy) <= 64
+
+
+def serving(
+    host_port: str, i: int, of: int, *, encoding: KeyEncoding = KeyEncoding.SPO, healthy: bool = True
+) -> View[Feature]:
+    """A view that serves one of so many partitions."""
+    feature = Feature.HASH_SP if encoding is KeyEncoding.SPO else Feature.HASH_PO
+    partition = FactPartition.nth(encoding, i, of=of)
+    return View(Endpoint.parse(host_port), partition, Feature.CAROUSEL | feature, Connectivity.READY, healthy)
+
+
+A, B, C, D = serving("a:1", 0, 2), serving("b:1", 1, 2), serving("c:1", 1, 2), serving("d:1", 1, 2, healthy=False)
+PO = serving("e:1", 0, 1, encoding=KeyEncoding.POS)
+MIDDLE = 2**63
+
+
+def test_coverage() -> None:
+    """Healthy views with the feature and a partition of its kind count, and no others."""
+    bare = View(Endpoint("f", 1), None, Feature.DIAGNOSTICS, Connectivity.READY, healthy=True)
+    found = snapshot(A, B, C, D, PO, bare)
+    coverage = found.coverage(Feature.HASH_SP)
+    assert [part.views for part in coverage.ranges] == [(A,), (B, C)]
+    assert (coverage.encoding, coverage.min_replicas, coverage.complete) == (KeyEncoding.SPO, 1, True)
+    assert [part.views for part in found.coverage(Feature.HASH_PO).ranges] == [(PO,)]
+    assert found.coverage(Feature.CAROUSEL, encoding=KeyEncoding.POS) == found.coverage(Feature.HASH_PO)
+    assert found.coverage(Feature.HASH_SP, space=HashRange(MIDDLE, None)).min_replicas == 2
+    assert found.coverage(Feature.DIAGNOSTICS, encoding=KeyEncoding.SPO).gaps == (HashRange.FULL,)
+
+
+def test_a_view_serves_by_its_partition() -> None:
+    """A view that claims HASH_SP over a POS partition serves nothing by subject and predicate."""
+    liar = View(Endpoint("a", 1), PO.partition, Feature.HASH_SP, Connectivity.READY, healthy=True)
+    assert snapshot(liar).coverage(Feature.HASH_SP).gaps == (HashRange.FULL,)
+
+
+def test_coverage_is_worked_out_once() -> None:
+    """A snapshot remembers coverages, though not more than a few; all are right."""
+    found = snapshot(A, B)
+    assert found.coverage(Feature.HASH_SP) is found.coverage(Feature.HASH_SP, encoding=KeyEncoding.SPO)
+    for start in range(100):
+        assert found.coverage(Feature.HASH_SP, space=HashRange(start, None)).space.start == start
+    assert len(found._coverages) == 64
+
+
+def test_cover() -> None:
+    """Each hash has exactly one view, the preferred; without somebody it is another one, or an error with the gaps."""
+    found = snapshot(A, B, C)
+    lower, upper = HashRange(0, MIDDLE), HashRange(MIDDLE, None)
+    assert found.cover(Feature.HASH_SP) == [Assignment(lower, A), Assignment(upper, B)]
+    assert found.cover(Feature.HASH_SP, prefer=lambda view: view is B) == [Assignment(lower, A), Assignment(upper, C)]
+    assert found.cover(Feature.HASH_SP, upper, without={B}) == [Assignment(upper, C)]
+    assert found.cover(Feature.CAROUSEL, upper, encoding=KeyEncoding.SPO) == [Assignment(upper, B)]
+    with pytest.raises(NotServedError) as caught:
+        found.cover(Feature.HASH_SP, without={A})
+    assert caught.value.gaps == (lower,)
+
+
+def test_for_hash() -> None:
+    """The views of a hash are found on either side of a boundary, in a list that is the caller's."""
+    found = snapshot(A, B, C, D, PO)
+    assert found.for_hash(Feature.HASH_SP, MIDDLE - 1) == [A]
+    assert found.for_hash(Feature.HASH_SP, MIDDLE) == found.for_hash(Feature.HASH_SP, 2**64 - 1) == [B, C]
+    found.for_hash(Feature.HASH_SP, 0).clear()
+    assert found.for_hash(Feature.HASH_SP, 0) == [A]
+    assert found.for_hash(Feature.CAROUSEL, 0, encoding=KeyEncoding.POS) == [PO]
+    assert snapshot(B).for_hash(Feature.HASH_SP, 0) == []
+
+
+def test_for_fact() -> None:
+    """The views of a fact are those of its hash: by subject and predicate, or by predicate and object."""
+    found = snapshot(*[serving(f"h{i}:1", i % 8, 8, encoding=list(KeyEncoding)[i // 8]) for i in range(16)])
+    for number in range(50):
+        fact: dict[str, Any] = {"subject": number, "predicate": number + 1, "object": bytes([number])}
+        by_sp = found.for_hash(Feature.HASH_SP, hash_sp(number, number + 1))
+        by_po = found.for_hash(Feature.HASH_PO, hash_po(number + 1, bytes([number])))
+        assert found.for_fact(Feature.HASH_SP, **fact) == by_sp
+        assert found.for_fact(Feature.HASH_SP, subject=number, predicate=number + 1) == by_sp
+        assert found.for_fact(Feature.HASH_PO, **fact) == by_po
+        assert found.for_fact(Feature.CAROUSEL, **fact, encoding=KeyEncoding.POS) == by_po
+
+
+@pytest.mark.parametrize(
+    ("feature", "parts", "text"),
+    [
+        (Feature.HASH_SP, {"predicate": 1}, "subject None: expected a whole number from 0 to"),
+        (Feature.HASH_SP, {"subject": 1}, "predicate None: expected a whole number from 0 to"),
+        (Feature.HASH_PO, {"subject": 1, "predicate": 1}, "object None: expected bytes"),
+    ],
+)
+def test_for_fact_needs_the_parts(feature: Feature, parts: dict[str, Any], text: str) -> None:
+    """A part of a fact that the hash is made of and that is missing is named."""
+    with pytest.raises(InvalidTypeError) as caught:
+        snapshot(A).for_fact(feature, **parts)
+    assert str(caught.value).startswith(text)
+
+
+class Colour(enum.Flag):
+    RED = enum.auto()
+
+
+@pytest.mark.parametrize(
+    ("feature", "options", "text"),
+    [
+        (Feature.DIAGNOSTICS, {}, "feature Diagnostics: expected HashSP or HashPO"),
+        (Colour.RED, {"encoding": KeyEncoding.SPO}, "feature <Colour.RED: 1>: expected a Feature"),
+        (Feature.HASH_SP, {"space": "all"}, "space 'all': expected a HashRange"),
+    ],
+)
+def test_coverage_of_nonsense(feature: Any, options: dict[str, Any], text: str) -> None:
+    """A feature without a hash space, one of another kind and what is no range are refused."""
+    with pytest.raises(ViewregError) as caught:
+        snapshot(A).coverage(feature, **options)
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("encoding", KeyEncoding)
+def test_counting_for_one_hash(encoding: KeyEncoding) -> None:
+    """How many serve one hash is what the coverage says of it."""
+    found = snapshot(A, B, C, D, PO)
+    for point in (0, MIDDLE - 1, MIDDLE):
+        counted = how_many_serve(found, Feature.CAROUSEL, point, encoding)
+        assert counted == len(found.for_hash(Feature.CAROUSEL, point, encoding=encoding))
+    assert how_many_serve(found, Feature.DIAGNOSTICS, 0, encoding) == 0
 
 
 def test_view_by_endpoint() -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from viewreg._backoff import Backoff
 from viewreg._config import Config
+from viewreg._coverage import Assignment, Coverage, Replicas
 from viewreg._endpoint import Endpoint, EndpointDiff, diff
 from viewreg._errors import (
     InvalidTypeError,
     InvalidValueError,
     LocatorError,
+    NotServedError,
     ProbeAnswerError,
     RegistryClosedError,
     UnknownViewError,
@@ -55,6 +57,7 @@ from viewreg._view import View
 __all__ = [
     "AbortedError",
     "AlreadyExistsError",
+    "Assignment",
     "Backoff",
     "CallError",
     "CancelledError",
@@ -63,6 +66,7 @@ __all__ = [
     "Channel",
     "Config",
     "Connectivity",
+    "Coverage",
     "DataLossError",
     "DeadlineExceededError",
     "Dial",
@@ -88,6 +92,7 @@ __all__ = [
     "Metadata",
     "MetadataLike",
     "NotFoundError",
+    "NotServedError",
     "OutOfRangeError",
     "PermissionDeniedError",
     "Probe",
@@ -95,6 +100,7 @@ __all__ = [
     "ProbeResult",
     "Registry",
     "RegistryClosedError",
+    "Replicas",
     "ResourceExhaustedError",
     "Response",
     "ResponseStream",

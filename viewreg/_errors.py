@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import attrs
 
+    from viewreg._partition import HashRange
+
 
 class ViewregError(Exception):
     """The base of every error that viewreg raises on purpose."""
@@ -63,6 +65,18 @@ class RegistryClosedError(ViewregError):
 
     Raised by the waits of a registry whose ``async with`` block has been left.
     """
+
+
+class NotServedError(ViewregError):
+    """No healthy view serves what is to be asked for.
+
+    Raised by `Snapshot.cover`, `Coverage.cover` and `Registry.pick`.
+    """
+
+    def __init__(self, message: str, gaps: tuple[HashRange, ...] = ()) -> None:
+        super().__init__(message)
+        self.gaps = gaps
+        """The ranges of hashes that nobody serves: sorted and disjoint. None, if a feature is served by nobody."""
 
 
 class ProbeAnswerError(ViewregError):

@@ -17,6 +17,7 @@ from attrs import frozen
 from typing_extensions import TypeVar
 
 from viewreg._boundary import close_iterator, describe, let_readers_drain, only_cancelled
+from viewreg._coverage import own_encodings
 from viewreg._errors import ProbeAnswerError
 from viewreg._feature import Feature, feature_text
 from viewreg._health import Event, ProbeResult
@@ -132,7 +133,15 @@ def judge(result: object, no_features: F) -> Verdict[F]:
     if not result.serving:
         return Verdict(Event.PROBE_NOT_SERVING, result.reason or "the server says so", result)
     partition = "" if result.partition is None else f" [{result.partition}]"
-    return Verdict(Event.PROBE_OK, f"serves {feature_text(result.features) or 'nothing'}{partition}", result)
+    reason = f"serves {feature_text(result.features) or 'nothing'}{partition}"
+    return Verdict(Event.PROBE_OK, reason + _counts_for_nothing(result), result)
+
+
+def _counts_for_nothing(result: ProbeResult[F]) -> str:
+    """Why coverage leaves a view out that claims to serve hashes, if it does."""
+    if result.partition is None or own_encodings(result.features) in ([], [result.partition.encoding]):
+        return ""
+    return ", which counts for no hash: HashSP goes with SPO, HashPO with POS"
 
 
 def judge_error(error: Exception) -> Verdict[F]:

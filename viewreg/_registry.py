@@ -17,10 +17,12 @@ import trio
 from attrs import frozen
 from typing_extensions import TypeVar
 
+from viewreg._coverage import encoding_for
 from viewreg._endpoint import Endpoint, diff
-from viewreg._errors import InvalidTypeError, InvalidValueError, RegistryClosedError
+from viewreg._errors import InvalidTypeError, InvalidValueError, RegistryClosedError, check_int, check_type
 from viewreg._feature import Feature
-from viewreg._snapshot import Change, Snapshot, change_between, endpoint_key, unknown_view, write_dump
+from viewreg._partition import HashRange
+from viewreg._snapshot import Change, Snapshot, change_between, endpoint_key, how_many_serve, unknown_view, write_dump
 from viewreg._view import View
 from viewreg._watch import Watched
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from viewreg._health import Health, HistoryEntry
     from viewreg._locator import Discovery
+    from viewreg._partition import KeyEncoding
     from viewreg._snapshot import TextSink
     from viewreg._supervisor import Supervisor
 
@@ -163,6 +166,36 @@ class Registry(Generic[F]):
         raises comes out here. Raises `RegistryClosedError` if it can no longer come true.
         """
         return await self._wait(lambda: predicate(self.snapshot))
+
+    async def wait_for_coverage(
+        self,
+        feature: F,
+        replicas: int = 1,
+        *,
+        encoding: KeyEncoding | None = None,
+        space: HashRange = HashRange.FULL,
+    ) -> Snapshot[F]:
+        """Wait until each hash of `space` is served by at least `replicas` healthy views that provide a feature.
+
+        See `Snapshot.coverage` for the arguments, and for what is raised. Raises `RegistryClosedError` if it can no
+        longer come true.
+        """
+        check_int("replicas", replicas, 1)
+        check_type("space", space, HashRange, "a HashRange")
+        encoding = encoding_for(feature, encoding)
+        doubtful = space.start  # a hash that had too few when the coverage was last worked out
+
+        def covered(snapshot: Snapshot[F]) -> bool:
+            # While a large fleet comes up, one hash tells that it is not all there yet, and at a hundredth of the cost.
+            nonlocal doubtful
+            if how_many_serve(snapshot, feature, doubtful, encoding) < replicas:
+                return False
+            thin = snapshot.coverage(feature, encoding=encoding, space=space).thin(replicas)
+            if thin:
+                doubtful = thin[0].range.start
+            return not thin
+
+        return await self.wait_until(covered)
 
     async def wait_for_stable(self, duration: float) -> Snapshot[F]:
         """Wait until nothing has changed for `duration` seconds; 0 or less holds at once. Stable is not healthy.

@@ -10,19 +10,21 @@ from __future__ import annotations
 import enum
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Generic, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol, cast
 
 from attrs import field, frozen
 from trio.abc import Clock
 from typing_extensions import TypeVar
 
+from viewreg._coverage import Assignment, Coverage, coverage_of, encoding_for
 from viewreg._endpoint import Endpoint
 from viewreg._errors import UnknownViewError, check_type
 from viewreg._feature import Feature
+from viewreg._partition import HashRange, KeyEncoding, hash_po, hash_sp
 from viewreg._view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
 
@@ -53,6 +55,7 @@ class Snapshot(Generic[F]):
     _no_features: F
     _clock: Clock  # of the Trio run; so that ages can be told in any thread
     _healthy: dict[tuple[F, ...], tuple[View[F], ...]] = field(factory=dict, init=False)
+    _coverages: dict[tuple[F, KeyEncoding, HashRange], Coverage[View[F]]] = field(factory=dict, init=False)
 
     def all_views(self) -> list[View[F]]:
         """All views, healthy or not: a fresh list, the caller's to change."""
@@ -67,6 +70,68 @@ class Snapshot(Generic[F]):
             if len(self._healthy) < _ANSWERS_KEPT:
                 self._healthy[features] = found
         return list(found)
+
+    def coverage(
+        self, feature: F, *, encoding: KeyEncoding | None = None, space: HashRange = HashRange.FULL
+    ) -> Coverage[View[F]]:
+        """How `space` is served by the healthy views that provide a feature. Worked out once for each snapshot.
+
+        HASH_SP is about SPO and HASH_PO about POS; with any other feature, `encoding` says which hash space is meant.
+        A view whose partition is of the other kind, or that has none, serves nothing of it, whatever it provides.
+
+        Raises `InvalidValueError` or `InvalidTypeError` for a feature without an encoding, or with a wrong one.
+        """
+        check_type("feature", feature, type(self._no_features), f"a {type(self._no_features).__name__}")
+        check_type("space", space, HashRange, "a HashRange")
+        key = (feature, encoding_for(feature, encoding), space)
+        found = self._coverages.get(key)
+        if found is None:
+            found = coverage_of(key[1], self._serving(feature, key[1]), space)
+            if len(self._coverages) < _ANSWERS_KEPT:
+                self._coverages[key] = found
+        return found
+
+    def cover(
+        self,
+        feature: F,
+        range: HashRange = HashRange.FULL,  # noqa: A002 (the field's word)
+        prefer: Callable[[View[F]], float] | None = None,
+        *,
+        encoding: KeyEncoding | None = None,
+        without: Container[View[F]] = (),
+    ) -> list[Assignment[View[F]]]:
+        """Whom to ask so that each hash of `range` is asked for exactly once, with the fewest calls.
+
+        See `Coverage.cover` for what is preferred then and for what is raised, and `coverage` for `encoding`.
+        """
+        return self.coverage(feature, encoding=encoding).cover(range, prefer, without=without)
+
+    def for_hash(self, feature: F, hash: int, *, encoding: KeyEncoding | None = None) -> list[View[F]]:  # noqa: A002 (the field's word)
+        """The healthy views that provide a feature and serve a hash: a fresh list, empty if there are none.
+
+        Raises `InvalidValueError` or `InvalidTypeError` for what is no hash, and as `coverage` does.
+        """
+        return list(self.coverage(feature, encoding=encoding).at(hash).views)
+
+    def for_fact(
+        self,
+        feature: F,
+        *,
+        subject: int | None = None,
+        predicate: int | None = None,
+        object: bytes | None = None,  # noqa: A002 (the field's word, as in `hash_po`)
+        encoding: KeyEncoding | None = None,
+    ) -> list[View[F]]:
+        """The healthy views that provide a feature and serve a fact: a fresh list, empty if there are none.
+
+        Subject and predicate are needed for SPO, predicate and object for POS; the third part makes no difference.
+        Raises `InvalidValueError` or `InvalidTypeError` for a part that is missing or wrong, and as `coverage` does.
+        """
+        encoding = encoding_for(feature, encoding)
+        # A missing part is a wrong one, of the type of None: the hashes say so.
+        if encoding is KeyEncoding.SPO:
+            return self.for_hash(feature, hash_sp(cast("int", subject), cast("int", predicate)), encoding=encoding)
+        return self.for_hash(feature, hash_po(cast("int", predicate), cast("bytes", object)), encoding=encoding)
 
     def view(self, endpoint: Endpoint | str) -> View[F]:
         """The view of an endpoint, or of "host:port". Raises `UnknownViewError`, which names the known ones."""
@@ -101,6 +166,13 @@ class Snapshot(Generic[F]):
             },
         }
 
+    def _serving(self, feature: F, encoding: KeyEncoding) -> list[tuple[HashRange, View[F]]]:
+        return [
+            (partition.hash_range, view)
+            for view in self.healthy_views(feature)
+            if (partition := view.partition) is not None and partition.encoding is encoding
+        ]
+
     @cached_property
     def _by_key(self) -> dict[str, View[F]]:
         return {view.endpoint.host_port: view for view in self.views if view.endpoint is not None}
@@ -134,6 +206,15 @@ def change_between(old: Snapshot[F], new: Snapshot[F]) -> Change[F]:
         updated=tuple(
             view for key, view in after.items() if (was := before.get(key)) is not None and not view.is_same_as(was)
         ),
+    )
+
+
+def how_many_serve(snapshot: Snapshot[F], feature: F, hash: int, encoding: KeyEncoding) -> int:  # noqa: A002 (the field's word)
+    """How often a hash is served, without working out the coverage: for who asks once of each snapshot."""
+    return sum(
+        view.healthy and partition.encoding is encoding and hash in partition.hash_range and view.provides(feature)
+        for view in snapshot.views
+        if (partition := view.partition) is not None
     )
 
 

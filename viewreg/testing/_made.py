@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from itertools import pairwise
 from typing import Any, Final, TypeVar, overload
 
 from attrs import frozen
@@ -84,9 +85,8 @@ def make_snapshot(*views: View[F] | str, version: int = 1, last_changed: float =
     for view in made:
         check_type("view", view, View, "a View, or a HOST:PORT text")
     made.sort(key=_order)
-    addresses = [_order(view) for view in made]
-    for address in addresses:
-        if addresses.count(address) > 1:
+    for address, following in pairwise(map(_order, made)):
+        if address == following:
             raise InvalidValueError(
                 f"views: {':'.join(address)} comes more than once; a snapshot has each address once"
             )

@@ -142,6 +142,21 @@ def test_cover_prefers_fewer_calls() -> None:
     assert coverage.cover(without=["far"]) == halves
 
 
+@pytest.mark.parametrize("dear", [{"a", "b"}, {"c", "d"}, {"a", "d"}, {"b", "c"}, {"a"}, {"d"}])
+def test_cover_prefers_the_smaller_sum(dear: set[str]) -> None:
+    """Of several ways with as many calls the one whose views cost less together is taken, wherever they differ."""
+    served = [(HashRange(0, 6), "a"), (HashRange(5, None), "b"), (HashRange(0, 5), "c"), (HashRange(3, None), "d")]
+    found = coverage_of(SPO, served).cover(prefer=dear.__contains__)
+    assert len(found) == 2
+    assert dear.isdisjoint(assignment.view for assignment in found)
+
+
+def test_the_order_is_that_of_the_views() -> None:
+    """Within a part views are in the order in which they were given, however many came and went before."""
+    served = [(HashRange(0, 5) if number in (1, 8, 16) else HashRange(5, None), number) for number in range(20)]
+    assert coverage_of(SPO, served).at(0).views == (1, 8, 16)
+
+
 def test_a_failed_part_is_taken_over() -> None:
     """When a view of a cover fails, its range is covered by others: by a replica, or by several views in part."""
     served = [

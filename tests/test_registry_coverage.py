@@ -95,6 +95,23 @@ async def test_coverage_that_moves_away(autojump_clock: MockClock) -> None:
             assert waited == [LOW, HIGH]
 
 
+async def test_waiting_costs_little(autojump_clock: MockClock) -> None:
+    """As long as one hash is known to be served too rarely, the coverage is not worked out at every change."""
+    async with open_fleet() as fleet:
+        halves(fleet)
+        fleet[HIGH].does = fleet[LOW_TOO].does = Does.REFUSE
+        async with fleet.open(LOW, HIGH) as registry, trio.open_nursery() as nursery:
+            await registry.wait_until(lambda at: at.view(LOW).healthy)
+            nursery.start_soon(registry.wait_for_coverage, SP)
+            await wait_all_tasks_blocked()
+            assert registry.snapshot._coverages
+            fleet.locator.set([LOW, LOW_TOO, HIGH])
+            await registry.wait_until(lambda at: len(at.views) == 3)
+            await wait_all_tasks_blocked()
+            assert registry.snapshot._coverages == {}
+            fleet[HIGH].does = Does.SERVE
+
+
 async def test_closing_ends_the_wait(autojump_clock: MockClock) -> None:
     """When the registry is closed, whoever waits for coverage is told; what is covered no more cannot be waited for."""
     async with open_fleet() as fleet, fleet.open(LOW) as registry:

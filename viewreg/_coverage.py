@@ -270,12 +270,11 @@ def _cheapest_chain(start: int, stop: int, spans: list[tuple[int, int, float, V]
             heapq.heappop(chains)
         return (chains[0][0], chains[0][1], chains[0][3]) if chains else None
 
-    joint, found = start, cheapest_to(start)
     for number, (first, last, cost, view) in enumerate(spans):
-        if first != joint:  # all that start at one point join the same chain, which started before it
-            joint, found = first, cheapest_to(first)
-        if found is None:
+        joint = cheapest_to(first)
+        if joint is None:
             return None
-        heapq.heappush(chains, (found[0] + 1, found[1] + cost, number, _Link(first, last, view, found[2])))
-    found = cheapest_to(stop)
-    return None if found is None else found[2]
+        links, so_far, before = joint
+        heapq.heappush(chains, (links + 1, so_far + cost, number, _Link(first, last, view, before)))
+    whole = cheapest_to(stop)
+    return None if whole is None else whole[2]

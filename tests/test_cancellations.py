@@ -31,7 +31,7 @@ from states import (
 )
 from steps import at_every_step, covers
 from transport import note, orders
-from viewreg import CallError, StatsProbe
+from viewreg import CallError, Feature, StatsProbe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -156,6 +156,13 @@ async def wait_until(world: World) -> None:
     await world.registry.wait_until(lambda at: at.version > snapshot.version)
 
 
+@covers("Registry.wait_for_coverage")
+async def wait_for_coverage(world: World) -> None:
+    """Every hash is served once, and not twice."""
+    await world.registry.wait_for_coverage(Feature.HASH_SP)
+    await world.registry.wait_for_coverage(Feature.HASH_SP, replicas=2)
+
+
 @covers("Registry.wait_for_stable")
 async def wait_for_stable(world: World) -> None:
     """It is stable, and has been for no time; then it must be for longer than it can."""
@@ -187,7 +194,8 @@ CALLS: Final = [
     *((by_hand_and_left, state) for state in (answers, does_not_read, is_replaced)),
     *((wait_ready, state) for state in (answers, is_away, comes_back, is_dialled_first, is_replaced)),
     *((probe, state) for state in (answers, answers_later, is_lost)),
-    *((wait, changes) for wait in (wait_for_change, wait_until, wait_for_stable, read_changes, wait_for_update)),
+    *((wait, changes) for wait in (wait_for_change, wait_until, wait_for_coverage, wait_for_stable, read_changes)),
+    (wait_for_update, changes),
 ]
 
 

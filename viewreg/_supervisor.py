@@ -196,7 +196,7 @@ class Supervisor(Generic[F]):
 
     async def _ask_repeatedly(self, connection: Connection) -> None:
         config = self._config
-        doubt = True
+        doubt, cold = True, True
         while self._connection is connection:
             self._attempted = started = trio.current_time()
             self._asking = trio.CancelScope()
@@ -208,6 +208,10 @@ class Supervisor(Generic[F]):
             doubt = verdict is not None  # a second silence in a row is believed, whatever else is heard
             if verdict is None:  # no evidence of anything: ask again
                 continue
+            if verdict.event is Event.PROBE_OK:
+                if not cold:  # the first one takes its time when a fleet comes up, and both sides load what they need
+                    connection.measured(trio.current_time() - started)
+                cold = False
             if self._watching and self._watched is not None and verdict.event not in _NO_ANSWER:
                 verdict = self._watched  # it lives, so the word of the watch stands
             self._judge(verdict)

@@ -90,6 +90,20 @@ class Channel:
             self._waiting = self if self._waits else Channel(self._subchannel, tls=self._tls, waits=True)
         return self._waiting
 
+    @property
+    def calls_in_flight(self) -> int:
+        """How many calls are open or wait for a stream now, of all users of the endpoint, probes included."""
+        return self._subchannel.calls_in_flight
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds that a probe or a PING took at least, of the last few on this connection; None before the second.
+
+        The smallest counts, for others may have been measured while this process was busy; so does the first probe of
+        a connection, which does not count.
+        """
+        return self._subchannel.round_trip
+
     def __str__(self) -> str:
         return str(self._subchannel.endpoint)
 

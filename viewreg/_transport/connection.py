@@ -18,7 +18,7 @@ import trio
 from viewreg._boundary import describe, let_readers_drain, only_cancelled, was_reset
 from viewreg._http2.errors import ConnectionFailedError
 from viewreg._http2.frames import ErrorCode, error_name
-from viewreg._http2.protocol import GoAway, SettingsReceived, WindowOpened
+from viewreg._http2.protocol import GoAway, PingAnswered, SettingsReceived, WindowOpened
 from viewreg._http2.protocol import Protocol as Http2
 from viewreg._http2.stream import Stream
 from viewreg._transport.plain import receiver
@@ -32,6 +32,7 @@ OUTBOX_LIMIT: Final = 64 * 1024  # bytes; past it whoever sends DATA waits
 PINGS_BETWEEN_ANSWERS: Final = 2  # servers count PINGs as strikes until they next send something (gRPC A8)
 _UNHEARD: Final = " before it said anything: it may expect TLS"
 PING_WITHOUT_STRIKE: Final = 300.0  # seconds after the last PING that cost no strike in any case: grpc core's default
+ROUND_TRIPS_KEPT: Final = 4  # with probes each 10 s, what is known of a server is less than a minute old
 
 
 class Owner(Protocol):
@@ -77,6 +78,8 @@ class Connection:
         self._leaving = "the connection was closed by this side"
         self._now: Final = trio.lowlevel.current_clock().current_time  # asked at every read: not by way of the run
         self.heard = self._now()  # when the server last said something; written by the reader
+        self.round_trips: tuple[float, ...] = ()  # the last few, in seconds; written by `measured`
+        self._pinged: float | None = None  # when the PING left that has not been answered yet
         self._scope: Final = trio.CancelScope()
         self._crowd = 0  # calls that were open when the server was last heard
         self._silent = False  # set when a PING is queued; unset by the reader
@@ -139,6 +142,10 @@ class Connection:
         if self.http2.outbox_size:
             self._flush()
         return message
+
+    def measured(self, seconds: float) -> None:
+        """A round trip took so long."""
+        self.round_trips = (*self.round_trips[1 - ROUND_TRIPS_KEPT :], seconds)
 
     # -- life --
 
@@ -205,7 +212,9 @@ class Connection:
                 elif isinstance(event, SettingsReceived):
                     self.ready = True
                     self._owner.connection_ready(self)
-                elif isinstance(event, GoAway) and not self._go_away(event):
+                elif isinstance(event, PingAnswered):
+                    self._ping_answered()
+                elif not self._go_away(event):
                     return
             if http2.outbox_size:
                 self._flush()
@@ -214,6 +223,11 @@ class Connection:
             if http2.going_away and not http2.streams:
                 self._lose("the connection was drained")
                 return
+
+    def _ping_answered(self) -> None:
+        if self._pinged is not None:
+            self.measured(self.heard - self._pinged)
+            self._pinged = None
 
     def _go_away(self, event: GoAway) -> bool:
         """Whether the connection goes on, for the calls that it still has."""
@@ -247,6 +261,7 @@ class Connection:
             self._pings += 1
             self._silent = True
             asked, emptied = trio.current_time(), self._writer.emptied
+            self._pinged = asked
             self.http2.ping(b"viewreg\0")
             self._flush()
             await trio.sleep(timeout)

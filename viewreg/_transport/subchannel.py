@@ -127,6 +127,17 @@ class Subchannel:
         return -math.inf if self._connection is None else self._connection.heard
 
     @property
+    def calls_in_flight(self) -> int:
+        """How many calls are open on the current connection, or wait here."""
+        waiting = len(self._calls) + len(self._paused)
+        return waiting if self._connection is None else waiting + len(self._connection.http2.streams)
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds: the smallest of the last few on the current connection. None while nothing is known."""
+        return None if self._connection is None else min(self._connection.round_trips, default=None)
+
+    @property
     def admits_calls(self) -> bool:
         """Whether the server lets anyone call: its MAX_CONCURRENT_STREAMS may be 0."""
         return self._connection is None or self._connection.http2.max_concurrent_streams > 0

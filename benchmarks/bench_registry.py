@@ -104,6 +104,14 @@ async def client(uri: str, views: int) -> None:
         for _ in range(READS):
             registry.healthy_views(Feature.HASH_SP)
         found["healthy_views, nothing changed: CPU, us"] = 1e6 * (cpu() - before) / READS
+        before = cpu()
+        for _ in range(READS):
+            registry.pick(Feature.HASH_SP)
+        found["pick, nothing changed: CPU, us"] = 1e6 * (cpu() - before) / READS
+        before = cpu()
+        for _ in range(READS):
+            registry.pick(Feature.HASH_SP, hash=2**63)
+        found["pick for a hash, nothing changed: CPU, us"] = 1e6 * (cpu() - before) / READS
         found["one change, made and seen by a waiter: CPU, us"] = await changes(registry)
         began = time.perf_counter()
     found["leaving the block: wall, ms"] = 1e3 * (time.perf_counter() - began)

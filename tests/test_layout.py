@@ -31,6 +31,7 @@ ORDER = [
     ["_watch"],
     ["_view"],
     ["_snapshot"],
+    ["_pick"],
     ["_locator"],
     ["_probe", "_prober"],
     ["_pacer", "_record"],

@@ -132,7 +132,7 @@ def _opened(uri: str) -> object:
 async def _open(services: _Services, *, own_dial: bool) -> AsyncIterator[Registry[Any]]:
     if own_dial:
         refuse_virtual_time("a registry that dials real sockets", "give it the dial of a viewreg.testing.MemoryNetwork")
-    registry = services.registry = Registry(services.probe.no_features, services.supervise)
+    registry = services.registry = Registry(services.probe.no_features, services.supervise, services.new_rng)
     body = HeldBack()
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -211,21 +211,23 @@ class _Services:
                 await self._discover()
 
     def supervise(self, endpoint: Endpoint, publish: Callable[[Health[Any]], None]) -> Supervisor[Any]:
-        # Which of several tasks runs first is up to Trio: where chance must be reproducible, each has its own.
-        rng = Random(self._rng.getrandbits(64)) if self._seeded else self._rng
         supervisor: Supervisor[Any] = Supervisor(
             endpoint,
             self._config,
             self.probe,
             self._dial,
             tls=self._tls,
-            rng=rng,
+            rng=self.new_rng(),
             pacer=self._pacer,
             wall_clock=self._wall_clock,
             publish=publish,
         )
         self._nursery.start_soon(supervisor.run, name=f"viewreg supervisor of {endpoint.host_port}")
         return supervisor
+
+    def new_rng(self) -> Random:
+        # Which of several tasks runs first is up to Trio: where chance must be reproducible, each has its own.
+        return Random(self._rng.getrandbits(64)) if self._seeded else self._rng
 
     def _take_cached(self) -> None:
         """What the locator knows without waiting is there when the block begins."""

@@ -22,12 +22,14 @@ from viewreg._endpoint import Endpoint, diff
 from viewreg._errors import InvalidTypeError, InvalidValueError, RegistryClosedError, check_int, check_type
 from viewreg._feature import Feature
 from viewreg._partition import HashRange
+from viewreg._pick import Picker
 from viewreg._snapshot import Change, Snapshot, change_between, endpoint_key, how_many_serve, unknown_view, write_dump
 from viewreg._view import View
 from viewreg._watch import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from random import Random
 
     from viewreg._health import Health, HistoryEntry
     from viewreg._locator import Discovery
@@ -84,11 +86,15 @@ class Registry(Generic[F]):
     """
 
     def __init__(
-        self, no_features: F, supervise: Callable[[Endpoint, Callable[[Health[F]], None]], Supervisor[F]]
+        self,
+        no_features: F,
+        supervise: Callable[[Endpoint, Callable[[Health[F]], None]], Supervisor[F]],
+        new_rng: Callable[[], Random],
     ) -> None:
         self._no_features: Final = no_features
         self._supervise: Final = supervise  # makes a supervisor and starts it
         self._clock: Final = trio.lowlevel.current_clock()
+        self._picker: Final[Picker[F]] = Picker(self._clock, new_rng)
         self._handles: dict[str, _Handle[F]] = {}  # by host and port; written by `_discovered`
         self._views: list[View[F]] = []  # sorted; written by `_apply` and `_discovered`
         self._changed: Final[Watched[float]] = Watched(trio.current_time())  # when the last change was
@@ -129,6 +135,25 @@ class Registry(Generic[F]):
     def healthy_views(self, *features: F) -> list[View[F]]:
         """The healthy views that provide all of the features, in no particular order: a fresh list."""
         return self.snapshot.healthy_views(*features)
+
+    def pick(
+        self,
+        feature: F,
+        *,
+        hash: int | None = None,  # noqa: A002 (the field's word)
+        encoding: KeyEncoding | None = None,
+        zone: str | None = None,
+    ) -> View[F]:
+        """One healthy view that provides a feature, for one call: near, quick, and not busy.
+
+        With `hash`, one that serves it; `encoding` is as in `Snapshot.coverage`. Of the views whose endpoint has the
+        annotation "zone" with the value of `zone`, or of all if there are none, those come into question whose round
+        trip is at most 15 ms longer than the best one, or not known yet. Two of them are drawn, and the one with fewer
+        calls in flight is taken. See `Channel.round_trip` and `Channel.calls_in_flight`.
+
+        Raises `NotServedError` if there is no such view, `InvalidValueError` or `InvalidTypeError` for wrong arguments.
+        """
+        return self._picker.pick(self.snapshot, feature, hash, encoding, zone)
 
     def summary(self) -> dict[str, float | int]:
         """A few numbers, fit for logging's `extra`. See `Snapshot.summary`."""

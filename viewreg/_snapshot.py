@@ -81,7 +81,7 @@ class Snapshot(Generic[F]):
 
         Raises `InvalidValueError` or `InvalidTypeError` for a feature without an encoding, or with a wrong one.
         """
-        check_type("feature", feature, type(self._no_features), f"a {type(self._no_features).__name__}")
+        self.check_feature(feature)
         check_type("space", space, HashRange, "a HashRange")
         key = (feature, encoding_for(feature, encoding), space)
         found = self._coverages.get(key)
@@ -90,6 +90,10 @@ class Snapshot(Generic[F]):
             if len(self._coverages) < _ANSWERS_KEPT:
                 self._coverages[key] = found
         return found
+
+    def check_feature(self, feature: object) -> None:
+        """Raise `InvalidTypeError` for a feature of another kind than that of the views."""
+        check_type("feature", feature, type(self._no_features), f"a {type(self._no_features).__name__}")
 
     def cover(
         self,

@@ -51,7 +51,7 @@ def make(name: str, value: Any) -> Config:
 def test_defaults() -> None:
     """The defaults are the documented ones, and every field is in this test."""
     expected = {**DURATIONS, **{name: default for name, (default, _, _) in COUNTS.items()}, **BACKOFFS}
-    expected |= {"probe_jitter": 0.1, "drain_timeout": 10.0, "metadata": None}
+    expected |= {"probe_jitter": 0.1, "drain_timeout": 10.0, "metadata": None, "exclude_self_port": None}
     assert attrs.asdict(Config(), recurse=False) == expected
 
 
@@ -111,6 +111,14 @@ def test_counts_are_whole(name: str) -> None:
     """A float is no count, even a whole one."""
     with pytest.raises(InvalidTypeError, match=rf"^{name} 1\.0: expected a whole number"):
         make(name, 1.0)
+
+
+@pytest.mark.parametrize("value", [0, 65_536, -1, True, 80.0, "80"])
+def test_own_port(value: Any) -> None:
+    """The port to leave out is a port, or None for nothing."""
+    assert [Config(exclude_self_port=port).exclude_self_port for port in (None, 1, 65_535)] == [None, 1, 65_535]
+    with pytest.raises((InvalidValueError, InvalidTypeError), match=r"^exclude_self_port .*: expected a whole number"):
+        make("exclude_self_port", value)
 
 
 @pytest.mark.parametrize("name", [*DURATIONS, "drain_timeout"])

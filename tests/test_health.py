@@ -84,6 +84,21 @@ def up(*events: Event | ProbeResult[Feature], rise: int = 1, fall: int = 1) -> H
     return after(Health(Feature(0)), Event.CONNECTING, Event.CONNECTED, *events, rise=rise, fall=fall)
 
 
+def test_which_server_it_is() -> None:
+    """Whether it is oneself is told by a connection and holds until the next one tells otherwise; views show it."""
+    own, other = (
+        Health(Feature(0), connectivity=Connectivity.CONNECTING).after(
+            Event.CONNECTED, rise=1, fall=1, no_features=Feature(0), is_self=is_self
+        )
+        for is_self in (True, False)
+    )
+    assert (own.is_self, other.is_self) == (True, False)
+    assert not own.shows_as(other)
+    assert after(own, SERVES_SP, Event.LOST, Event.CONNECTING).is_self
+    replaced = after(own, SERVES_SP, Event.REPLACING, Event.CONNECTING)
+    assert not replaced.after(Event.CONNECTED, rise=1, fall=1, no_features=Feature(0), is_self=False).is_self
+
+
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("state", Connectivity)
 def test_every_transition(state: Connectivity, event: Event) -> None:

@@ -109,6 +109,7 @@ VALUES: list[Any] = [
     ProbeResult(Feature.HASH_PO, PARTITION, serving=False, reason="full"),
     HistoryEntry(Event.LOST, "why", 1.0, 2.0),
     View(ENDPOINT, PARTITION, Feature.HASH_PO, Connectivity.READY, healthy=True),
+    View(ENDPOINT, PARTITION, Feature.HASH_PO, Connectivity.READY, healthy=True, is_self=True),
     coverage_of(KeyEncoding.POS, [(HashRange(5, None), ENDPOINT)]),
     Assignment(HashRange(5, None), ENDPOINT),
 ]

@@ -124,6 +124,13 @@ class Config:
 
     # -- discovery and history --
 
+    exclude_self_port: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1, 65_535)))
+    """The port on which this program itself serves, if it is one of the servers that discovery lists: 1 to 65,535.
+
+    An endpoint with this port and an address of this host, or a name that leads there, is then never given by
+    `healthy_views`, `pick` and `cover`, nor counted by `coverage`; `all_views` has it, with `View.is_self`.
+    """
+
     discovery_backoff: Backoff = attrs.field(default=Backoff(initial=0.5, maximum=30.0), validator=_is_backoff)
     """Between two questions to a locator that fails. Slower than `backoff`, because one locator serves many."""
 

@@ -130,6 +130,8 @@ class Health(Generic[F]):
     """Good probes in a row on this connection, or the one it gracefully replaced; not counted past `rise`."""
     failures: int = 0
     """Failed probes in a row since the last good one; not counted past `fall`."""
+    is_self: bool = False
+    """The last connection led to this program's own server."""
 
     def shows_as(self, other: Health[F]) -> bool:
         """Whether a view of it says the same."""
@@ -138,14 +140,23 @@ class Health(Generic[F]):
             and self.healthy is other.healthy
             and self.features == other.features
             and self.partition == other.partition
+            and self.is_self is other.is_self
         )
 
     def after(
-        self, event: Event, *, rise: int, fall: int, no_features: F, result: ProbeResult[F] | None = None
+        self,
+        event: Event,
+        *,
+        rise: int,
+        fall: int,
+        no_features: F,
+        result: ProbeResult[F] | None = None,
+        is_self: bool | None = None,
     ) -> Health[F]:
         """The health after one event; the very same object if nothing changed.
 
-        `result` comes with PROBE_OK and PROBE_NOT_SERVING. Raises KeyError for an event that cannot happen here.
+        `result` comes with PROBE_OK and PROBE_NOT_SERVING, `is_self` with CONNECTED. Raises KeyError for an event that
+        cannot happen here.
         """
         connectivity = _TRANSITIONS[self.connectivity, event]
         features, partition, healthy = self.features, self.partition, self.healthy
@@ -163,7 +174,8 @@ class Health(Generic[F]):
             healthy = healthy and failures < fall
         elif connectivity is not Connectivity.READY or self.connectivity is not Connectivity.READY:
             successes, failures, healthy = 0, 0, False
-        after = Health(features, partition, connectivity, healthy, successes, failures)
+        is_self = self.is_self if is_self is None else is_self
+        after = Health(features, partition, connectivity, healthy, successes, failures, is_self)
         return self if after == self else after
 
 

@@ -52,17 +52,29 @@ class Record(Generic[F]):
         self._told = ""  # the reason that was logged last
 
     def happened(
-        self, event: Event, why: str = "", result: ProbeResult[F] | None = None, error: Exception | None = None
+        self,
+        event: Event,
+        why: str = "",
+        result: ProbeResult[F] | None = None,
+        error: Exception | None = None,
+        *,
+        is_self: bool | None = None,
     ) -> None:
         """Note, log and publish. After REMOVED nothing happens any more.
 
-        `result` comes with what a probe found, `error` with what it raised and no probe is expected to raise.
+        `result` comes with what a probe found, `error` with what it raised and no probe is expected to raise, `is_self`
+        with a connection.
         """
         before, config = self.health, self._config
         if before.connectivity is Connectivity.SHUTDOWN:
             return
         self.health = after = before.after(
-            event, rise=config.rise, fall=config.fall, no_features=self._no_features, result=result
+            event,
+            rise=config.rise,
+            fall=config.fall,
+            no_features=self._no_features,
+            result=result,
+            is_self=is_self,
         )
         if event is not Event.CONNECTING or before.connectivity is Connectivity.IDLE:
             self.history.add(event, why, trio.current_time())

@@ -75,6 +75,7 @@ class _Handle(Generic[F]):
             health.connectivity,
             health.healthy,
             self.supervisor.channel,
+            is_self=health.is_self,
         )
 
 
@@ -133,7 +134,10 @@ class Registry(Generic[F]):
         return list(self._views)
 
     def healthy_views(self, *features: F) -> list[View[F]]:
-        """The healthy views that provide all of the features, in no particular order: a fresh list."""
+        """The healthy views that provide all of the features, in no particular order: a fresh list.
+
+        This program's own server is none of them, if `Config.exclude_self_port` says which one that is.
+        """
         return self.snapshot.healthy_views(*features)
 
     def pick(

@@ -62,11 +62,15 @@ class Snapshot(Generic[F]):
         return list(self.views)
 
     def healthy_views(self, *features: F) -> list[View[F]]:
-        """The healthy views that provide all of the features: a fresh list, the caller's to change."""
+        """The healthy views that provide all of the features: a fresh list, the caller's to change.
+
+        None of them is this program's own server (`View.is_self`).
+        """
         found = self._healthy.get(features)
         if found is None:
             # Waiters ask after every change: so this must be quick, though it looks at every view.
-            found = tuple([view for view in self.views if view.healthy and (not features or view.provides(*features))])
+            healthy = [view for view in self.views if view.healthy and not view.is_self]
+            found = tuple([view for view in healthy if view.provides(*features)] if features else healthy)
             if len(self._healthy) < _ANSWERS_KEPT:
                 self._healthy[features] = found
         return list(found)
@@ -216,9 +220,9 @@ def change_between(old: Snapshot[F], new: Snapshot[F]) -> Change[F]:
 def how_many_serve(snapshot: Snapshot[F], feature: F, hash: int, encoding: KeyEncoding) -> int:  # noqa: A002 (the field's word)
     """How often a hash is served, without working out the coverage: for who asks once of each snapshot."""
     return sum(
-        view.healthy and partition.encoding is encoding and hash in partition.hash_range and view.provides(feature)
+        partition.encoding is encoding and hash in partition.hash_range and view.provides(feature)
         for view in snapshot.views
-        if (partition := view.partition) is not None
+        if view.healthy and not view.is_self and (partition := view.partition) is not None
     )
 
 

@@ -23,6 +23,7 @@ from viewreg._prober import ask, follow
 from viewreg._record import Record
 from viewreg._transport.channel import Channel
 from viewreg._transport.connection import Connection
+from viewreg._transport.local import is_own
 from viewreg._transport.subchannel import Subchannel
 from viewreg._transport.wakeup import Wakeup
 
@@ -75,6 +76,7 @@ class Supervisor(Generic[F]):
         self._news: Final = Wakeup()  # for `run`: something below has changed
         self._connection: Connection | None = None  # the current one: calls and probes go to it
         self._candidate: Connection | None = None  # is being opened
+        self._candidate_is_self = False  # it leads to this program's own server
         self._replacing = False  # the last connection left gracefully
         self._demanded = False  # somebody wants a dial or a probe now
         self._attempted = -math.inf  # when the last of them began
@@ -165,6 +167,8 @@ class Supervisor(Generic[F]):
             return f"no answer to the {step} within {patience:g} s"
         if not isinstance(stream, trio.abc.Stream):
             return f"dial returned {type(stream).__name__}: expected a trio.abc.Stream"
+        own_port = self._config.exclude_self_port
+        self._candidate_is_self = own_port is not None and is_own(self.subchannel.endpoint, stream, own_port)
         connection = self._candidate = Connection(stream, self._config, self, self._keepalive_interval)
         nursery.start_soon(connection.run)
         with trio.move_on_at(scope.deadline):
@@ -276,7 +280,8 @@ class Supervisor(Generic[F]):
             self._answered_before = self._answered and self._replacing
             self._answered = False
             self._candidate, self._connection, self._replacing = None, connection, False
-            self.record.happened(Event.CONNECTED)
+            why = "to this program itself, so it is left out" if self._candidate_is_self else ""
+            self.record.happened(Event.CONNECTED, why, is_self=self._candidate_is_self)
             self.subchannel.ready(connection)
             self._news.wake()
         elif connection is self._connection:

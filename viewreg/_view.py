@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
@@ -52,6 +53,9 @@ class View(Generic[F]):
     """
 
     _channel: Channel | None = field(default=None, eq=False, repr=False)
+
+    is_self: bool = field(default=False, kw_only=True)
+    """It is this program's own server, by `Config.exclude_self_port`: healthy or not, `healthy_views` leaves it out."""
 
     def __attrs_post_init__(self) -> None:
         check_partition(self.features, self.partition)
@@ -113,7 +117,8 @@ class View(Generic[F]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A view may travel, to a log or another process; the channel and the registry behind it stay here.
-        return View, (self.endpoint, self.partition, self.features, self.connectivity, self.healthy)
+        make = functools.partial(View, is_self=True) if self.is_self else View
+        return make, (self.endpoint, self.partition, self.features, self.connectivity, self.healthy)
 
     def __str__(self) -> str:
         endpoint = "" if self.endpoint is None else f'"{self.endpoint}"'

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, assert_type
 
 from fleet import open_fleet
 from viewreg import (
+    Assignment,
     Change,
     Channel,
+    Coverage,
     Feature,
     ProbeResult,
     Registry,
+    Replicas,
     Response,
     ResponseStream,
     Snapshot,
@@ -44,6 +47,12 @@ async def test_the_default_registry(autojump_clock: MockClock) -> None:
         assert_type(snapshot, Snapshot[Feature])
         view = snapshot.healthy_views()[0]
         assert_type(view, View[Feature])
+        assert_type(await registry.wait_for_coverage(Feature.HASH_SP), Snapshot[Feature])
+        assert_type(snapshot.coverage(Feature.HASH_SP), Coverage[View[Feature]])
+        assert_type(snapshot.coverage(Feature.HASH_SP).ranges, tuple[Replicas[View[Feature]], ...])
+        assert_type(snapshot.cover(Feature.HASH_SP), list[Assignment[View[Feature]]])
+        assert_type(snapshot.for_hash(Feature.HASH_SP, 0), list[View[Feature]])
+        assert_type(registry.pick(Feature.HASH_SP), View[Feature])
         assert_type(view.stub(DiagnosticsStub), DiagnosticsStub)
         answer = await view.diagnostics().stats(StatsRequest())
         assert_type(answer, StatsResult)

@@ -13,6 +13,7 @@ from trio.testing import memory_stream_pair, open_stream_to_socket_listener
 from matrix import namespaces
 from viewreg import Endpoint
 from viewreg._transport.local import is_local, is_own
+from viewreg._transport.tls import TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,8 +55,10 @@ def test_an_address_speaks_for_itself(endpoint: str, own: bool) -> None:
 async def test_a_name_is_where_it_leads(connected: trio.SocketStream) -> None:
     """An endpoint by name is oneself if the connection leads to this host and that port, also below TLS."""
     port = connected.socket.getpeername()[1]
-    secret = trio.SSLStream(connected, ssl.create_default_context(), server_hostname="here.example")
-    for stream in (connected, secret):
+    secret: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+        connected, ssl.create_default_context(), server_hostname="here.example"
+    )
+    for stream in (connected, secret, TlsStream(secret)):
         assert is_own(Endpoint("here.example", port), stream, port)
         assert not is_own(Endpoint("here.example", port), stream, port % 65_535 + 1)
 

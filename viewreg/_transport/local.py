@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
+from viewreg._transport.tls import TlsStream
+
 if TYPE_CHECKING:
     from viewreg._endpoint import Endpoint
 
@@ -86,7 +88,7 @@ def _parsed(host: str) -> _Address | None:
 
 def _peer(stream: trio.abc.Stream) -> tuple[str, int] | None:
     """Address and port of the other end, below TLS, too; None if there is no socket under the stream."""
-    while isinstance(stream, trio.SSLStream):
+    while isinstance(stream, trio.SSLStream | TlsStream):
         stream = stream.transport_stream
     if not isinstance(stream, trio.SocketStream):
         return None

@@ -119,6 +119,7 @@ class TlsStream(trio.abc.Stream):
     """A stream over TLS as a connection wants it: an early end is explained, and closing takes next to no time."""
 
     def __init__(self, secured: trio.SSLStream[trio.abc.Stream]) -> None:
+        self.transport_stream: Final = secured.transport_stream  # by the name that it has in Trio
         self._secured: Final = secured
         self._heard = False  # the server has sent something beyond the handshake
         self._cause: BaseException | None = None  # why sending broke it: SSLStream tells only once

@@ -120,17 +120,15 @@ async def test_a_probe_without_a_stream_is_no_evidence(autojump_clock: MockClock
 # -- a stalled client --
 
 
-def stall_before_next_answer(server: Server, seconds: float, clock: MockClock) -> None:
-    """The next time that the server writes, its bytes lie there while this process does nothing for so long."""
+def stall_before_next_answer(server: Server, seconds: float, clock: MockClock, times: int = 1) -> None:
+    """The next times that the server writes, its bytes lie there while this process does nothing for so long."""
     for stream in server.streams:
-        original = stream.server.send_all
+        original, left = stream.server.send_all, iter(range(times))
 
-        async def send_all(
-            data: bytes | bytearray | memoryview, original: Any = original, end: Any = stream.server
-        ) -> None:
-            end.send_all = original
+        async def send_all(data: bytes | bytearray | memoryview, original: Any = original, left: Any = left) -> None:
             await original(data)
-            clock.jump(seconds)
+            if next(left, None) is not None:
+                clock.jump(seconds)
 
         stream.server.send_all = send_all  # type: ignore[method-assign]
 
@@ -145,6 +143,19 @@ async def test_stalled_while_a_probe_is_answered(stall: float, autojump_clock: M
         await fleet[A].view.wait_requests(2)
         await trio.sleep(30)
         assert registry.version == version
+        assert Event.PROBE_FAILED not in events(registry, A)
+
+
+@pytest.mark.parametrize("times", [2, 5])
+async def test_stalled_again_and_again(times: int, autojump_clock: MockClock) -> None:
+    """Nor does one that is busy again each time that an answer is on its way."""
+    async with open_fleet() as fleet, fleet.open(A, config=Config(keepalive_interval=math.inf)) as registry:
+        await registry.wait_until(all_healthy)
+        version = registry.version
+        stall_before_next_answer(fleet[A], 13.0, autojump_clock, times)
+        await trio.sleep(15 + 13 * times)
+        assert registry.version == version
+        assert fleet[A].probes > times
         assert Event.PROBE_FAILED not in events(registry, A)
 
 

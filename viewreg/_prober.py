@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol
 
 import trio
 from attrs import frozen
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from viewreg._transport.channel import Channel
 
 F = TypeVar("F", bound=enum.Flag, default=Feature)
+
+_STALLED: Final = 0.5  # seconds too late for a timeout: no loaded loop is so late, only one that stood still
 
 
 @frozen
@@ -67,19 +69,21 @@ async def ask(
 ) -> Verdict[F] | None:
     """Ask once, for at most `seconds`. Whoever cancels `scope` wants no verdict.
 
-    With `doubt`, silence counts only if nothing arrives late: after this process was stalled, the answer may be there.
+    With `doubt`, or if this process was late itself, silence counts only if nothing arrives late: after a stall, the
+    answer may be there.
     """
     unsent, due = line.probes_unsent, trio.current_time() + seconds
     scope.deadline = due
     with scope:
         return await _ask(probe, channel)
-    if trio.current_time() < due:
+    late = trio.current_time() - due
+    if late < 0:
         return None
     if not line.admits_calls:  # legal for moments only (RFC 9113, 5.1.2)
         return Verdict(Event.PROBE_FAILED, f"the server has allowed no calls at all for {seconds:g} s")
     if line.probes_unsent != unsent:
         return Verdict(Event.PROBE_NOT_SENT, "the server has all the calls open that it allows")
-    if doubt:
+    if doubt or late > _STALLED:
         await let_readers_drain()
         if line.heard >= due:
             return None

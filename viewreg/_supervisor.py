@@ -209,7 +209,7 @@ class Supervisor(Generic[F]):
             )
             if self._connection is not connection:
                 return
-            doubt = verdict is not None  # a second silence in a row is believed, whatever else is heard
+            doubt = verdict is not None  # a second silence in a row is believed, whatever else is heard in time
             if verdict is None:  # no evidence of anything: ask again
                 continue
             if verdict.event is Event.PROBE_OK:

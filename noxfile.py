@@ -94,6 +94,13 @@ def _test(session: nox.Session, *options: str) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Run random worlds against a model of what viewreg promises: `-- --seeds 1000`, `-- --replay FILE`."""
+    session.install(".[test]")
+    session.run("python", "-W", "error", "-m", "simulation", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def proto(session: nox.Session) -> None:
     """Generate code anew from all protos; with --check, only tell whether it is what they give."""
     session.install(*PROTO_TOOLS)

@@ -19,7 +19,7 @@ from transport import KINDS, endless
 from viewreg import Config, Feature, Registry, UnavailableError
 from viewreg._transport.exchange import MAX_RESENT
 from viewreg.testing import ScriptedPeer
-from viewreg.testing.frames import ErrorCode, data, goaway, headers, message, settings, trailers
+from viewreg.testing.frames import ErrorCode, data, goaway, headers, message, rst_stream, settings, trailers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -138,6 +138,27 @@ async def test_a_call_that_ends_connections(autojump_clock: MockClock) -> None:
         assert not error.started
         await wire.connected()
         await wire.registry.wait_until(all_healthy)
+
+
+@pytest.mark.parametrize("error", [False, True], ids=["EOF", "GOAWAY with an error"])
+async def test_refused_and_then_lost(error: bool, autojump_clock: MockClock) -> None:
+    """A refused call whose connection is lost while it pauses waits for the next dial's outcome, too."""
+    order = Order(answers=1)
+    async with open_wire() as wire, trio.open_nursery() as nursery:
+        old = await wire.connected()
+        await wire.registry.wait_until(all_healthy)
+        nursery.start_soon(wire.call, KINDS[0], order)
+        await old.expect("HEADERS", stream_id=3)
+        refusal = rst_stream(3, ErrorCode.REFUSED_STREAM)
+        await old.send(refusal, goaway(3, ErrorCode.INTERNAL_ERROR) if error else b"")
+        await old.aclose()
+        new = await wire.peers.receive()
+        await wait_all_tasks_blocked()
+        assert wire.outcomes == []
+        await new.handshake()
+        await answer_call(new, order)
+        await wait_all_tasks_blocked()
+        assert wire.outcomes == [None]
 
 
 @kinds

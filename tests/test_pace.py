@@ -15,7 +15,7 @@ import viewreg
 from fleet import Does, Fleet, all_healthy, events, healthy, open_fleet, stats, unhealthy
 from viewreg import Backoff, Config, Event, Feature, ProbeResult, StatsProbe
 from viewreg.testing import ScriptedPeer
-from viewreg.testing.frames import goaway
+from viewreg.testing.frames import goaway, ping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,6 +178,18 @@ async def test_a_frozen_server_that_is_only_watched(quiet: float, autojump_clock
         fleet[A].thaw()
         with trio.fail_after(6):
             await registry.wait_until(healthy(A))
+
+
+async def test_pings_of_a_server_are_no_flood(autojump_clock: MockClock) -> None:
+    """A server that asks by PING each 5 s for 15 hours, while nobody calls, goes on being healthy."""
+    async with open_fleet() as fleet, open_silent(fleet, Config()) as registry:
+        await registry.wait_until(healthy(A))
+        fleet[A].records = False
+        version = registry.version
+        for _ in range(11_000):
+            await fleet[A].say(ping())
+            await trio.sleep(5)
+        assert registry.version == version
 
 
 async def test_a_silent_watch_is_no_news(autojump_clock: MockClock) -> None:

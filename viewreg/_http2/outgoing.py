@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from viewreg._http2.events import Event
 
 _UNLIMITED: Final = 2**31
+_CROSSING: Final = 8  # frames of an answer that may cross our reset of its stream, and are no flood
 _MAX_DEBUG: Final = 256  # bytes of words in a GOAWAY
 
 _PREFACE: Final = b"".join((
@@ -55,7 +56,7 @@ class Outgoing:
         self._outbox: list[bytes] = []
         self._queued_replies = 0  # frames among them that the server's own made us send
         self._events: list[Event] = []  # found by `receive`, not told yet
-        self._idle_frames = 0  # received in a row that brought no call any further
+        self._idle_frames = 0  # received in a row that brought no call any further; below 0: so many are expected
         self._next_stream_id = 1
         self._send_window = frames.DEFAULT_WINDOW
         self._initial_send_window = frames.DEFAULT_WINDOW
@@ -90,7 +91,8 @@ class Outgoing:
             block, self._first_block = TABLE_SIZE_ZERO + block, False
         stream.id = stream_id = self._next_stream_id
         self._next_stream_id += 2
-        self._idle_frames = 0
+        if self._idle_frames > 0:  # noqa: PLR1730 (min is slow, and this is done for every call)
+            self._idle_frames = 0
         if stream_id == frames.MAX_STREAM_ID:
             self.going_away = True  # a new connection has new ids
         stream.send_window = window = self._initial_send_window
@@ -118,7 +120,7 @@ class Outgoing:
             size = min(len(data), room, self._max_send_frame)
             last = end_stream and size == len(data)
             self._put(frames.frame(frames.DATA, frames.END_STREAM if last else 0, stream.id, data[:size]))
-            self._idle_frames = 0
+            self._idle_frames = min(self._idle_frames, 0)
             stream.send_window -= size
             self._send_window -= size
             room -= size
@@ -144,6 +146,7 @@ class Outgoing:
         if self.streams.pop(stream.id, None) is not None:
             stream.local_closed = True
             stream.discard()
+            self._idle_frames -= _CROSSING
             self._put(frames.rst_stream_frame(stream.id, code))
 
     def take_message(self, stream: Stream) -> bytes:
@@ -154,6 +157,10 @@ class Outgoing:
         elif stream.receive_window <= STREAM_DUE or stream.receive_window < stream.needed:
             self._extend(stream)
         return message
+
+    def pause(self) -> None:
+        """The server was silent for a while: what it says now is no part of a flood."""
+        self._idle_frames = min(self._idle_frames, 0)
 
     def ping(self, payload: bytes) -> None:
         """Ask for a PingAnswered with the same eight bytes."""

@@ -35,6 +35,7 @@ MAX_QUEUED_REPLIES: Final = 1000  # frames that only answer the peer's; more, un
 # Frames in a row that bring no call any further: PINGs, SETTINGS, empty DATA, unknown ones. In a row means: no answer
 # comes, and nothing is asked. A server that acknowledges each frame of a large request needs a few hundred.
 MAX_IDLE_FRAMES: Final = 10_000
+IDLE_FRAMES_OF_A_CALL: Final = 8  # for each open call as many more: windows given back, before any is answered
 MAX_CONTINUATIONS: Final = 128  # frames of one header block; full ones would be five
 
 
@@ -125,10 +126,10 @@ class Protocol(Outgoing):
             return
         if flags & frames.PADDED:
             payload = payloads.unpadded(payload)
-        if payload:
-            self._idle_frames = 0
-        else:
+        if not payload:
             self._count_idle_frame()
+        elif self._idle_frames > 0:
+            self._idle_frames = 0
         stream.receive_window -= size
         if stream.receive_window < 0:
             self._malformed(stream, "more DATA than the stream's window", ErrorCode.FLOW_CONTROL_ERROR)
@@ -202,7 +203,8 @@ class Protocol(Outgoing):
         if fault:
             self._malformed(stream, fault)
             return
-        self._idle_frames = 0
+        if self._idle_frames > 0:  # noqa: PLR1730 (min is slow, and this is done for every call)
+            self._idle_frames = 0
         if end_stream:
             self._close_remote(stream)
         self._tell(stream)
@@ -329,7 +331,7 @@ class Protocol(Outgoing):
 
     def _count_idle_frame(self) -> None:
         self._idle_frames += 1
-        if self._idle_frames > MAX_IDLE_FRAMES:
+        if self._idle_frames > MAX_IDLE_FRAMES + IDLE_FRAMES_OF_A_CALL * len(self.streams):
             text = f"more than {MAX_IDLE_FRAMES} frames in a row that bring no call any further"
             raise ConnectionFailedError(ErrorCode.ENHANCE_YOUR_CALM, text)
 

@@ -31,6 +31,7 @@ CLOSE_GRACE: Final = 0.1  # seconds for the last frames of a connection that is 
 OUTBOX_LIMIT: Final = 64 * 1024  # bytes; past it whoever sends DATA waits
 PINGS_BETWEEN_ANSWERS: Final = 2  # servers count PINGs as strikes until they next send something (gRPC A8)
 _UNHEARD: Final = " before it said anything: it may expect TLS"
+_PAUSE: Final = 1.0  # seconds of silence after which what comes is no part of a flood: servers ask by PING, too
 PING_WITHOUT_STRIKE: Final = 300.0  # seconds after the last PING that cost no strike in any case: grpc core's default
 ROUND_TRIPS_KEPT: Final = 4  # with probes each 10 s, what is known of a server is less than a minute old
 
@@ -126,10 +127,7 @@ class Connection:
         if stream.id in self.http2.streams:
             self.http2.reset_stream(stream, code)
             self._flush()
-            if self.http2.going_away and not self.http2.streams:
-                self.close("the connection was drained")
-            else:
-                self._owner.slots_freed(self)
+            self._stream_left()
 
     def forget(self, sender: Sender) -> None:
         """The sender has gone; do not wake it any more."""
@@ -141,6 +139,9 @@ class Connection:
         message = self.http2.take_message(stream)
         if self.http2.outbox_size:
             self._flush()
+        if stream.failure is not None:  # found behind it, just now: nobody else tells
+            stream.wake()
+            self._stream_left()
         return message
 
     def measured(self, seconds: float) -> None:
@@ -180,7 +181,7 @@ class Connection:
         self._writer.close(trio.current_time() + CLOSE_GRACE)
         self._scope.cancel()
 
-    async def _read(self) -> None:
+    async def _read(self) -> None:  # noqa: C901 (the one loop of a connection: calls out of it cost every call)
         receive_some, http2, unheard = receiver(self._stream), self.http2, _UNHEARD
         while True:
             try:
@@ -194,7 +195,10 @@ class Connection:
                 self._lose("the server closed the connection" + unheard)
                 return
             unheard = ""
-            self.heard = self._now()
+            now = self._now()
+            if now >= self.heard + _PAUSE:
+                http2.pause()
+            self.heard = now
             self._silent = False
             self._crowd = len(http2.streams)
             try:
@@ -272,6 +276,13 @@ class Connection:
             if self._silent:
                 self.close(f"no answer to a keepalive PING within {timeout:g} s")
                 return
+
+    def _stream_left(self) -> None:
+        """This side has ended a stream: it was the last one, or another call may begin."""
+        if self.http2.going_away and not self.http2.streams:
+            self.close("the connection was drained")
+        else:
+            self._owner.slots_freed(self)
 
     def _flush(self) -> None:
         """Have sent what is in the outbox: at once, unless others have something to send that can leave together."""

@@ -117,7 +117,7 @@ class ResponseStream(Generic[Res]):
         self._started = True
         self._token = trio.lowlevel.current_trio_token()
         await self._exchange.start()
-        if self._pump is not None:
+        if self._pump is not None and not self._exchange.ended:  # another task may have left it meanwhile
             self._exchange.spawn(self._pump.run)
 
     def _leave(self) -> None:

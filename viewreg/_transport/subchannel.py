@@ -76,6 +76,7 @@ class Subchannel:
         self.probes_unsent = 0  # how many probes left the queue unsent: those are no evidence
         self._state = _State.PENDING
         self._reason = ""
+        self._undecided = False  # AWAY, and not dialled since: what was handed in again waits for the outcome
         self._connection: Connection | None = None
         self._probes: dict[Queued, None] = {}
         self._calls: dict[Queued, None] = {}
@@ -91,7 +92,7 @@ class Subchannel:
         if connection is not None and not self._probes and not queued and connection.free_streams > 0:
             call.begin(connection)
             return
-        if self._state is _State.CLOSED or (self._state is _State.AWAY and not call.waits):
+        if self._state is _State.CLOSED or (self._state is _State.AWAY and not self._stays(call)):
             if not call.probe:
                 self.on_demand()
             raise UnavailableError(self._reason, started=False, endpoint=self.endpoint)
@@ -196,8 +197,9 @@ class Subchannel:
         """
         self._connection = None
         self._enter(_State.AWAY, reason)
+        self._undecided = until_dialled
         waiting = (*self._probes, *self._calls, *self._paused)
-        self._give_up([call for call in waiting if not (call.waits or (until_dialled and call.resent))])
+        self._give_up([call for call in waiting if not self._stays(call)])
 
     def close(self, reason: str) -> None:
         """The endpoint is gone: every call fails at once, now and for ever. The first reason stays."""
@@ -215,6 +217,10 @@ class Subchannel:
                 call = next(iter(queue))
                 del queue[call]
                 call.begin(connection)
+
+    def _stays(self, call: Queued) -> bool:
+        """In the queue, though the server is away."""
+        return call.waits or (self._undecided and call.resent)
 
     def _enter(self, state: _State, reason: str) -> None:
         if self._state is _State.CLOSED:

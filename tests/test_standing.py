@@ -19,7 +19,7 @@ from fleet import all_healthy, open_fleet, reason
 from nasty.nasty_grpc import NastyStub
 from nasty.nasty_pb2 import Order
 from transport import orders, stream_stream, stream_unary, unary_stream, unary_unary
-from viewreg import Config, InvalidTypeError, InvalidValueError, UnauthenticatedError
+from viewreg import CancelledError, Config, InvalidTypeError, InvalidValueError, UnauthenticatedError
 from viewreg.rpc import CarouselRequest, LogStatusRequest
 
 if TYPE_CHECKING:
@@ -397,3 +397,34 @@ async def test_nothing_shows_a_value(autojump_clock: MockClock, caplog: pytest.L
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("viewreg")]  # not the servers'
     assert not [text for text in [*texts, *ours] if SECRET in text]
     assert any("UNAUTHENTICATED: who are you" in text for text in ours)
+
+
+async def test_left_by_another_task_while_it_asks(autojump_clock: MockClock) -> None:
+    """A call that is left while its function is asked, after its endpoint has gone, ends as a call that was left."""
+    asked = 0
+    outcomes: list[type[BaseException]] = []
+
+    async def token() -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await trio.sleep_forever()
+        return {}
+
+    async with open_fleet() as fleet, fleet.open(A, config=Config(metadata=token)) as registry:
+        await registry.wait_until(all_healthy)
+        answers = registry.snapshot.view(A).stub(NastyStub).talk(orders(Order()))
+
+        async def wait() -> None:
+            try:
+                await anext(answers)
+            except CancelledError as error:
+                outcomes.append(type(error))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            fleet.locator.set([])
+            await trio.sleep(1)
+            await answers.aclose()
+    assert outcomes == [CancelledError]

@@ -29,7 +29,6 @@ GENERATED = (
 
 # The generated code says which protobuf it needs, so what generates it is pinned.
 PROTO_TOOLS = ("grpcio-tools==1.76.0", "mypy-protobuf==5.1.0", "purerpc>=0.8,<0.9")
-COVERAGE = ("--cov", "--cov-report=term")
 # The h2 that purerpc's metadata forbids, and what belongs to it.
 H2_4 = ("h2>=4.3", "hpack>=4.1", "hyperframe>=6.1")
 
@@ -68,9 +67,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests in several processes; on the newest Python with branch coverage."""
+    """Run the tests, in several processes."""
     session.install(".[test]")
-    _test(session, *(COVERAGE if session.python == PYTHONS[-1] else ()))
+    _test(session)
 
 
 @nox.session
@@ -79,6 +78,13 @@ def tests_h2_4(session: nox.Session) -> None:
     session.install(".[test]")
     session.install("--no-deps", *H2_4)
     _test(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and tell which lines and branches they do not reach: half as long again."""
+    session.install(".[test]")
+    _test(session, "--cov", "--cov-report=term")
 
 
 @nox.session

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from attrs import define, field, frozen
 
-from soak_servers import PARTS
+from soak_servers import PARTS, new_port
 from viewreg import Config, Event, Feature, Registry, UnknownViewError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Life:
         """It is started again at another address, of which discovery tells at once."""
         old = self.endpoint
         await self._server.kill()
-        await self._server.start(0)
+        await self._server.start(new_port())
         self._world.locate()
         await self._disappears("move", old)
         await self._shows("move", "ended", self.is_right, self._server.listened, self._world.promises.back)

@@ -48,6 +48,18 @@ class Kind(enum.Enum):
     PURERPC = "purerpc"
 
 
+_taken: Final[set[int]] = set()  # ports that any server has had: one that is away comes back to its own
+
+
+def new_port() -> int:
+    """A free port that no server has had."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port: int = listener.getsockname()[1]
+        if port not in _taken:
+            return port
+
+
 class Server:
     """One view server at one port, started again and again. It runs only inside `open_server`."""
 
@@ -85,6 +97,7 @@ class Server:
                 assert self._process.poll() is None, log.with_suffix(".errors").read_text()
                 await trio.sleep(_POLL)
         self.endpoint = Endpoint("127.0.0.1", json.loads(text.partition(b"\n")[0])["port"])
+        _taken.add(self.endpoint.port)
         self.listened = trio.current_time()
 
     def _command(self, port: int) -> list[str]:

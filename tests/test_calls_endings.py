@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 import viewreg
 from fleet import all_healthy, open_fleet
 from nasty.nasty_pb2 import Answer, Order
-from transport import KINDS, Line, open_scripted, unary_unary
+from transport import KINDS, Line, open_channel, open_scripted, unary_unary
 from viewreg import CancelledError, Config, Feature, ProbeResult, UnavailableError
 from viewreg._http2.frames import ErrorCode
 from viewreg.rpc import StatsRequest
@@ -143,6 +143,16 @@ async def test_why_a_call_was_cut_short(autojump_clock: MockClock) -> None:
 
 
 # -- messages after an end --
+
+
+async def test_leaving_says_goodbye(autojump_clock: MockClock) -> None:
+    """A connection that is left says GOAWAY before its end, also where the task that sends it is cancelled with it."""
+    peer, stream = ScriptedPeer.pair()
+    async with open_channel(stream=stream) as line:
+        await peer.handshake()
+        await line.channel.wait_ready()
+    await peer.expect("GOAWAY", code=0)
+    await peer.expect_end()
 
 
 async def test_goaway_is_the_last_word(autojump_clock: MockClock) -> None:

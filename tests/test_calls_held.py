@@ -11,10 +11,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from nasty.nasty_pb2 import Order
+from nasty.nasty_pb2 import Answer, Order
 from transport import KINDS, open_scripted
 from viewreg import CallError, Config, InvalidTypeError, UnavailableError
 from viewreg._transport.connection import OUTBOX_LIMIT
+from viewreg._transport.exchange import Exchange
 from viewreg.testing.frames import data, headers, message, rst_stream, trailers
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
+def exchanges() -> int:
+    """How many calls are in memory, of this test and of those before it."""
+    return sum(isinstance(held, Exchange) for held in gc.get_objects())
+
+
 @pytest.mark.parametrize("end", [trailers(1, status=5), rst_stream(1, 2), data(1, message(b"x"), end=True)])
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
 async def test_an_error_holds_nothing(autojump_clock: object, kind: Kind, end: bytes) -> None:
@@ -60,6 +66,19 @@ async def test_an_error_holds_nothing(autojump_clock: object, kind: Kind, end: b
             await wait_all_tasks_blocked()
             assert len(errors) == 1
             assert errors[0]() is None
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
+async def test_an_answered_call_holds_nothing(autojump_clock: object, kind: Kind) -> None:
+    """Nothing is left of a call that ended well, either: no cycle that only a garbage collector would find."""
+    async with open_scripted() as (line, peer), trio.open_nursery() as nursery:
+        with no_collection():
+            before = exchanges()
+            nursery.start_soon(kind, line.stub, Order(answers=1))
+            await peer.expect("HEADERS", stream_id=1)
+            await peer.respond(1, Answer().SerializeToString())
+            await wait_all_tasks_blocked()
+            assert exchanges() == before
 
 
 async def test_a_refused_call_holds_nothing(autojump_clock: object) -> None:

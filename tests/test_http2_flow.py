@@ -148,6 +148,18 @@ def test_messages_come_out_as_they_were(lengths: list[int], cuts: list[int], at_
     assert not stream._parts
 
 
+def test_messages_that_end_where_a_part_ends() -> None:
+    """A message of several frames whose last one ends with it, taken at once, leaves nothing of its place behind."""
+    driver = Driver()
+    stream = driver.call()
+    driver.receive(headers(1))
+    for sign in (b"a", b"b", b"c"):
+        sent = sign * 40_000
+        whole = message(sent)
+        driver.receive(*(data(1, whole[at : at + 16_384]) for at in range(0, len(whole), 16_384)))
+        assert driver.take_all(stream) == [sent]
+
+
 def test_sixty_megabytes_one_by_one() -> None:
     """A reader that takes one message of 1 MiB at a time gets them all, and no more than one is ever held."""
     driver = Driver()
@@ -278,6 +290,7 @@ def test_what_was_left_is_not_held() -> None:
     driver.receive(headers(1), data(1, message(bytes(10_000))))
     driver.protocol.reset_stream(stream)
     assert (stream.held, stream.has_message) == (0, False)
+    assert not stream._parts
 
 
 # -- sending --
@@ -312,6 +325,16 @@ def test_a_body_leaves_as_far_as_the_window_goes() -> None:
     assert driver.protocol.send_data(stream, rest, end_stream=True, limit=NO_LIMIT) is None
     assert sizes(driver)[-1] < 0
     assert stream.local_closed
+
+
+def test_small_requests_take_window_too() -> None:
+    """Requests that leave in one piece use the connection's window up like any other."""
+    driver = Driver()
+    for _ in range(6):
+        assert requested(driver, 10_000)[1] is None
+    rest = requested(driver, 10_000)[1]
+    assert rest is not None
+    assert len(rest) == 70_000 - 65_535
 
 
 def test_an_opened_window_is_told_only_to_those_who_wait() -> None:

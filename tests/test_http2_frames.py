@@ -408,6 +408,14 @@ def test_goaway_twice_fails_more_streams() -> None:
     assert driver.take_all(streams[0]) == [b"last"]
 
 
+def test_the_reserved_bit_of_goaway_means_nothing() -> None:
+    """The last stream id has 31 bits: with the one before them set, the same streams are left out."""
+    driver = Driver()
+    streams = [driver.call() for _ in range(2)]
+    assert named(driver.receive(goaway(2**31 + 1))) == ["stream 3", "GoAway"]
+    assert [stream.failure is None for stream in streams] == [True, False]
+
+
 def test_goaway_is_told_behind_all_that_came_with_it() -> None:
     """An error that ends the connection hides no answer that arrived in the same bytes."""
     driver = Driver()

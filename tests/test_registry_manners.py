@@ -189,6 +189,18 @@ async def test_changes_end(autojump_clock: MockClock) -> None:
         await anext(registry.changes(since=registry.snapshot.version))
 
 
+async def test_changes_end_for_a_slow_reader(autojump_clock: MockClock) -> None:
+    """Who was about something else when the registry was closed is told of it, too: one last change, then the end."""
+    async with open_fleet() as fleet:
+        async with fleet.open(A, B) as registry:
+            await registry.wait_until(all_healthy)
+            changes = registry.changes()
+            await anext(changes)
+        left = [change async for change in changes]
+    assert [len(change.removed) for change in left] == [2]
+    assert left[0].new.views == ()
+
+
 async def test_calls_after_the_block(autojump_clock: MockClock) -> None:
     """A view that was kept fails every call at once, also those that wait; a call in flight fails as well."""
     async with open_fleet() as fleet, trio.open_nursery() as nursery:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+import viewreg
 from fleet import (
     INSTANT,
     Does,
@@ -17,7 +18,7 @@ from fleet import (
     reason,
     unhealthy,
 )
-from viewreg import Config, Event, Feature, UnavailableError
+from viewreg import Config, Endpoint, Event, Feature, StaticLocator, UnavailableError
 from viewreg.rpc import DiagnosticsStub, LogStatusRequest, StatsRequest
 from viewreg.testing.frames import goaway, ping, settings
 
@@ -249,6 +250,28 @@ async def test_removed_while_connecting(autojump_clock: MockClock) -> None:
             with trio.fail_after(INSTANT), pytest.raises(UnavailableError):
                 await channel.stub(DiagnosticsStub).stats(StatsRequest())
             assert not fleet.streams
+
+
+async def test_a_dial_that_fails_too_late(autojump_clock: MockClock) -> None:
+    """A dial that shields itself, and fails after its endpoint was removed, changes nothing any more."""
+    ended = False
+
+    async def dial(_endpoint: Endpoint) -> trio.abc.Stream:
+        nonlocal ended
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        ended = True
+        raise ConnectionRefusedError
+
+    locator = StaticLocator([A])
+    async with viewreg.open_registry(locator, dial=dial) as registry:
+        await trio.sleep(1)
+        locator.set([])
+        await registry.wait_until(lambda at: not at.views)
+        version = registry.version
+        await trio.sleep(2)
+        assert ended
+        assert registry.version == version
 
 
 async def test_added_again_while_a_probe_is_in_flight(autojump_clock: MockClock) -> None:

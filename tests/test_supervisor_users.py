@@ -22,7 +22,7 @@ from fleet import (
     reason,
     unhealthy,
 )
-from viewreg import Config, Endpoint, Event, Feature, ProbeResult
+from viewreg import Config, Connectivity, Endpoint, Event, Feature, ProbeResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -196,6 +196,24 @@ async def test_a_probe_that_hangs(autojump_clock: MockClock) -> None:
         await registry.wait_until(healthy(B))
         await trio.sleep(2.5)
         assert reason(registry, A) == "probe failed: no answer within 2 s"
+
+
+async def test_a_probe_of_a_lost_connection_holds_nothing_up(autojump_clock: MockClock) -> None:
+    """A probe that hangs is cancelled with its connection: the next one is dialled after its backoff, as always."""
+    hangs = True
+
+    async def ask(_channel: Channel) -> ProbeResult[Feature]:
+        if hangs:
+            await trio.sleep_forever()
+        return ProbeResult(Feature.DIAGNOSTICS)
+
+    async with open_fleet() as fleet, open_with(fleet, Ask(ask), A, config=Config(probe_timeout=60.0)) as registry:
+        await registry.wait_until(lambda snapshot: snapshot.view(A).connectivity is Connectivity.READY)
+        await trio.sleep(1)
+        hangs, lost = False, trio.current_time()
+        fleet[A].cut()
+        await registry.wait_until(all_healthy)
+        assert trio.current_time() - lost < 1
 
 
 @pytest.mark.parametrize(

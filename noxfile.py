@@ -177,3 +177,10 @@ def soak(session: nox.Session) -> None:
     """Let everything happen to fifty servers for minutes: `nox -s soak -- --minutes 3 --seed 7`."""
     session.install(".[test]")
     session.run("python", "tests/soak.py", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant bugs and see that tests find them: `nox -s mutants -- --only padding --jobs 2`."""
+    session.install(".[test]")
+    session.run("python", "-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests"})

@@ -33,6 +33,7 @@ from viewreg import (
 from viewreg._transport.dial import dial_tcp
 from viewreg.rpc import CarouselRequest, DiagnosticsServicer, StatsRequest, StatsResult
 from viewreg.testing import FakeView, MemoryNetwork, open_fake_view
+from viewreg.testing.frames import PREFACE, headers, rst_stream, settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -401,3 +402,19 @@ async def test_cancelled_at_every_step(autojump_clock: MockClock) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == before, f"cancelled at step {step}"
         assert network.link("host1:8080").connections == 0, f"cancelled at step {step}"
     assert step > 10
+
+
+async def test_begun_and_reset_in_one(autojump_clock: MockClock) -> None:
+    """A call whose RST_STREAM comes in the same bytes as its beginning was cancelled, and is not open for ever."""
+    network = MemoryNetwork()
+    fields = {":method": "POST", ":scheme": "http", ":authority": "a:1", ":path": "/rpc.Diagnostics/stats"}
+    fields |= {"te": "trailers", "content-type": "application/grpc"}
+    head = headers(1, [(name.encode(), value.encode()) for name, value in fields.items()])
+    async with open_fake_view(where=network) as fake:
+        client = await network.dial(fake.endpoint)
+        async with client:
+            await client.send_all(PREFACE + settings() + head + rst_stream(1, 8))
+            with trio.fail_after(5):
+                await fake.wait_for_calls(lambda calls: bool(calls) and calls[-1].cancelled)
+            assert fake.open_calls == 0
+            assert len(fake.calls) == 1

@@ -160,6 +160,8 @@ class _Connection:
         self._listening = trio.CancelScope()
         self._calls: dict[int, trio.CancelScope] = {}  # by stream; written by `run` and `_serve`
         self._ended: dict[int, Any] = {}  # purerpc's streams whose calls have ended, but not their requests
+        self._newest = 0  # stream of the last call; written by `run`
+        self._reset: set[int] = set()  # later streams that were reset in the bytes that opened them
 
     async def run(self, stream: trio.abc.Stream) -> None:
         carrier = _Carrier(stream, self._owner)
@@ -170,7 +172,11 @@ class _Connection:
                 async with trio.open_nursery() as nursery:
                     with self._listening:
                         async for call in grpc_socket.listen():
+                            self._newest = call.stream_id
                             scope = self._calls[call.stream_id] = trio.CancelScope()
+                            if call.stream_id in self._reset:
+                                self._reset.remove(call.stream_id)
+                                scope.cancel()
                             nursery.start_soon(self._serve, call, scope)
                     self.end()
             finally:
@@ -187,6 +193,8 @@ class _Connection:
         scope = self._calls.get(event.stream_id)
         if scope is not None:
             scope.cancel()
+        elif event.stream_id > self._newest:
+            self._reset.add(event.stream_id)
         if call := self._ended.pop(event.stream_id, None):
             _close(call)
         return []
@@ -196,8 +204,8 @@ class _Connection:
         number: int | None = None
         status: Any = None  # purerpc's, whose class is no type
         try:
+            request = await call.receive_event()  # it is there; so a call that was reset at once is reported, too
             with scope:
-                request = await call.receive_event()
                 timeout = None if request.timeout is None else request.timeout.total_seconds()
                 method = f"{request.service_name.removeprefix('rpc.')}.{request.method_name}"
                 number = reports.started(method, timeout, _metadata_of(request))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 import viewreg
 from fleet import all_healthy, open_fleet, stats
+from viewreg.rpc import LookupSRequest
 
 if TYPE_CHECKING:
     import pytest
@@ -22,8 +24,8 @@ async def test_what_is_shown_runs(autojump_clock: MockClock, capsys: pytest.Capt
     """All that is shown, one after the other, in a registry of two servers for each of two partitions and encodings."""
     shown = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(shown) == 6
-    names: dict[str, Any] = {**vars(viewreg), "random": random}
-    arguments = "registry, snapshot, failed"
+    names: dict[str, Any] = {**vars(viewreg), "trio": trio, "LookupSRequest": LookupSRequest}
+    arguments = "registry, snapshot"
     exec(f"async def guide({arguments}):\n" + textwrap.indent("\n".join(shown), "    "), names)
     async with open_fleet() as fleet:
         for number, host in enumerate("abcdefgh"):
@@ -31,6 +33,5 @@ async def test_what_is_shown_runs(autojump_clock: MockClock, capsys: pytest.Capt
             fleet[f"{host}:1"].view.stats = stats("SPO" if number % 2 else "POS", *lower)
         async with fleet.open(*[f"{host}:1" for host in "abcdefgh"]) as registry:
             snapshot = await registry.wait_until(all_healthy)
-            failed = snapshot.cover(viewreg.Feature.HASH_SP)[0]
-            await names["guide"](registry, snapshot, failed)
+            await names["guide"](registry, snapshot)
     assert f"print(coverage)  # {capsys.readouterr().out.splitlines()[0]}\n" in shown[0]

@@ -38,6 +38,7 @@ ORDER = [
     ["_supervisor"],
     ["locators"],
     ["_registry", "_open"],
+    ["_fan_out"],
     ["", "testing"],
     ["metrics"],
     ["status"],

@@ -19,6 +19,7 @@ from viewreg._errors import (
     UnknownViewError,
     ViewregError,
 )
+from viewreg._fan_out import Answer, FanOut, open_fan_out
 from viewreg._feature import Feature
 from viewreg._health import Connectivity, Event, HistoryEntry, ProbeResult
 from viewreg._http2.metadata import Metadata, MetadataLike
@@ -57,6 +58,7 @@ from viewreg._view import View
 __all__ = [
     "AbortedError",
     "AlreadyExistsError",
+    "Answer",
     "Assignment",
     "Backoff",
     "CallError",
@@ -78,6 +80,7 @@ __all__ = [
     "Fact",
     "FactPartition",
     "FailedPreconditionError",
+    "FanOut",
     "Feature",
     "HashRange",
     "HistoryEntry",
@@ -123,6 +126,7 @@ __all__ = [
     "diff",
     "hash_po",
     "hash_sp",
+    "open_fan_out",
     "open_registry",
 ]
 

@@ -40,6 +40,21 @@ def only_cancelled() -> Iterator[None]:
         raise cancelled from None
 
 
+def raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise what is neither an error nor a cancellation, if a group has such: Ctrl-C, or an exit."""
+    for leaf in _leaves(group):
+        if not isinstance(leaf, Exception | trio.Cancelled):
+            raise leaf from None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
 class HeldBack:
     """Keeps what its block raises from a nursery around it, which would make a group of it. `release` raises it."""
 

@@ -70,7 +70,8 @@ class RegistryClosedError(ViewregError):
 class NotServedError(ViewregError):
     """No healthy view serves what is to be asked for.
 
-    Raised by `Snapshot.cover`, `Coverage.cover` and `Registry.pick`.
+    Raised by `Snapshot.cover`, `Coverage.cover` and `Registry.pick`; by `open_fan_out` also for a range that was served
+    and is no more, or of which only a part was handed out: its `__cause__` is how the last call failed.
     """
 
     def __init__(self, message: str, gaps: tuple[HashRange, ...] = ()) -> None:

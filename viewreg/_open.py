@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
-from viewreg._boundary import HeldBack, describe, only_cancelled
+from viewreg._boundary import HeldBack, describe, only_cancelled, raise_exit
 from viewreg._config import Config
 from viewreg._errors import InvalidTypeError, LocatorError, check_type
 from viewreg._locator import Discovery, Locator
@@ -30,7 +30,7 @@ from viewreg._transport.dial import dial_tcp, refuse_virtual_time
 from viewreg._transport.tls import tls_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from viewreg._endpoint import Endpoint
@@ -151,20 +151,10 @@ async def _open(services: _Services, *, own_dial: bool) -> AsyncIterator[Registr
         bugs = group.split(trio.Cancelled)[1]
         if bugs is None:
             raise
-        for leaf in _leaves(bugs):
-            if not isinstance(leaf, Exception):
-                raise leaf from None  # Ctrl-C, or an exit: Trio delivers them wherever the program happens to be
+        raise_exit(bugs)  # Trio delivers them wherever the program happens to be
         errors = [*bugs.exceptions, *_without_cancelled(body.error)]
         raise BaseExceptionGroup("a service of the registry failed, which is a bug", errors) from None
     body.release()
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _without_cancelled(error: BaseException | None) -> list[BaseException]:

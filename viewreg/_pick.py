@@ -86,6 +86,10 @@ class Picker(Generic[F]):
         one, other = views[first], views[second + (second >= first)]
         return one if one.channel.calls_in_flight <= other.channel.calls_in_flight else other
 
+    def least_busy(self, view: View[F]) -> float:
+        """Smaller is better. See `Registry.least_busy`."""
+        return view.channel.calls_in_flight + (self._random or self._begin())()
+
     def _begin(self) -> Callable[[], float]:
         self._random = self._new_rng().random
         return self._random

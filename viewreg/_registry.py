@@ -159,6 +159,10 @@ class Registry(Generic[F]):
         """
         return self._picker.pick(self.snapshot, feature, hash, encoding, zone)
 
+    def least_busy(self, view: View[F]) -> float:
+        """The calls in flight to a view, and a random fraction: for `prefer`, so that of equals any is taken."""
+        return self._picker.least_busy(view)
+
     def summary(self) -> dict[str, float | int]:
         """A few numbers, fit for logging's `extra`. See `Snapshot.summary`."""
         return self.snapshot.summary()

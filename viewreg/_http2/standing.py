@@ -53,7 +53,7 @@ class AskedMetadata:
         return self.ask == other.ask if isinstance(other, AskedMetadata) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.ask)
+        return hash(type(self))  # a function may be any callable, and not every one has a hash
 
     def __repr__(self) -> str:
         return "<metadata from a function>"  # whose own text may show its arguments

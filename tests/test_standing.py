@@ -211,8 +211,13 @@ async def test_a_function_that_hangs(autojump_clock: MockClock) -> None:
         assert scope.cancelled_caught
         assert trio.current_time() == 2
         await registry.wait_until(lambda snapshot: not all_healthy(snapshot))
-        assert reason(registry, A) == "probe failed: no answer within 5 s"
+        assert reason(registry, A) == "probe failed: the metadata function has not answered within 5 s"
         assert len(fleet[A].view.requests) == 1
+        vault.does = None
+        await registry.wait_until(all_healthy)
+        fleet[A].view.hang = True
+        await registry.wait_until(lambda snapshot: not all_healthy(snapshot))
+        assert reason(registry, A) == "probe failed: no answer within 5 s"
 
 
 async def fail_when_cancelled() -> Any:
@@ -355,7 +360,14 @@ async def vault_of(token: str) -> dict[str, str]:
     return {"authorization": token}
 
 
-SOURCES: list[Any] = [TOKEN, Odd(), partial(vault_of, SECRET)]
+class Unhashable(list[str]):
+    """A callable that cannot be a key of a dict."""
+
+    async def __call__(self) -> dict[str, str]:
+        return TOKEN
+
+
+SOURCES: list[Any] = [TOKEN, Odd(), partial(vault_of, SECRET), Unhashable()]
 
 
 @pytest.mark.parametrize("metadata", SOURCES, ids=lambda source: type(source).__name__)

@@ -54,6 +54,11 @@ class Line(Protocol):
         ...
 
     @property
+    def probes_without_metadata(self) -> int:
+        """For how many probes the user's metadata function gave nothing."""
+        ...
+
+    @property
     def admits_calls(self) -> bool:
         """Whether the server lets anyone call."""
         ...
@@ -72,13 +77,16 @@ async def ask(
     With `doubt`, or if this process was late itself, silence counts only if nothing arrives late: after a stall, the
     answer may be there.
     """
-    unsent, due = line.probes_unsent, trio.current_time() + seconds
+    unsent, unauthorised = line.probes_unsent, line.probes_without_metadata
+    due = trio.current_time() + seconds
     scope.deadline = due
     with scope:
         return await _ask(probe, channel)
     late = trio.current_time() - due
     if late < 0:
         return None
+    if line.probes_without_metadata != unauthorised:  # the server has not heard of it
+        return Verdict(Event.PROBE_FAILED, f"the metadata function has not answered within {seconds:g} s")
     if not line.admits_calls:  # legal for moments only (RFC 9113, 5.1.2)
         return Verdict(Event.PROBE_FAILED, f"the server has allowed no calls at all for {seconds:g} s")
     if line.probes_unsent != unsent:

@@ -50,8 +50,14 @@ class AskedExchange(Exchange):
     async def start(self) -> None:
         """Ask, then begin. Raises `UnauthenticatedError` if asking fails, and what `Exchange.start` raises."""
         await trio.lowlevel.checkpoint_if_cancelled()  # a scope that has expired asks nothing
-        with self._asking:
-            self._block, self._block_size = (await self._ask()).beneath(self._own)
+        answered = False
+        try:
+            with self._asking:
+                self._block, self._block_size = (await self._ask()).beneath(self._own)
+                answered = True
+        finally:
+            if self.probe and not answered:
+                self._subchannel.probes_without_metadata += 1
         if not self.ended:  # another task may have left it meanwhile: who waits for the answer is told then
             await super().start()
 

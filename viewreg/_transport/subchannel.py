@@ -74,6 +74,7 @@ class Subchannel:
         self._early: list[Task] = []  # of calls that came before the supervisor's first step
         self.spawn: Callable[[Task], None] = self._early.append  # starts a task of a call; see `spawn_by`
         self.probes_unsent = 0  # how many probes left the queue unsent: those are no evidence
+        self.probes_without_metadata = 0  # for how many a function of the user's gave none; written by those
         self._state = _State.PENDING
         self._reason = ""
         self._undecided = False  # AWAY, and not dialled since: what was handed in again waits for the outcome

@@ -10,9 +10,9 @@ import trio
 from fleet import all_healthy, reason
 from servers import GUARD
 from tls import AUTHORITY, CLIENT, client_context, server_context
-from viewreg import Connectivity, InvalidTypeError, InvalidValueError, StaticLocator, open_registry
+from viewreg import Connectivity, Feature, InvalidTypeError, InvalidValueError, StaticLocator, open_registry
 from viewreg.rpc import StatsRequest
-from viewreg.testing import MemoryNetwork, open_fake_view
+from viewreg.testing import MemoryNetwork, open_fake_cluster, open_fake_view
 
 if TYPE_CHECKING:
     import ssl
@@ -56,6 +56,18 @@ async def test_mutual_on_loopback() -> None:
                 failed = Connectivity.TRANSIENT_FAILURE
                 await registry.wait_until(lambda snapshot: snapshot.views[0].connectivity is failed)
                 assert "client certificate" in reason(registry, fake.endpoint.host_port)
+
+
+async def test_a_cluster(autojump_clock: MockClock) -> None:
+    """All views of a cluster speak TLS with the one context; who does not is told so."""
+    async with open_fake_cluster(partitions=2, replicas=2, ssl_context=unset(server_context())) as cluster:
+        async with open_registry(
+            **cluster.connect, ssl_context=client_context(), server_hostname="view.example"
+        ) as registry:
+            await registry.wait_for_coverage(Feature.HASH_SP, replicas=2)
+        async with open_registry(**cluster.connect) as registry:
+            await trio.sleep(1)
+            assert "TLS" in reason(registry, "view-0:8080")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from viewreg.testing._network import MemoryNetwork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
+    from ssl import SSLContext
 
     from viewreg._locator import Locator
     from viewreg.testing._fake_view import FakeView
@@ -53,13 +54,15 @@ async def open_fake_cluster(
     seed: int = 0,
     where: Literal["process", "loopback"] | MemoryNetwork | None = None,
     facts: int = 100,
+    ssl_context: SSLContext | None = None,
 ) -> AsyncIterator[FakeCluster]:
     """Run a cluster for as long as the `async with` block lasts; all its views listen when the block begins.
 
     For each of the `encodings` the hash space is cut into `partitions` (1 to 256) equal parts, and each part is served
     by `replicas` (1 to 100) views, which hold up to `facts` facts each. `where` is as in `open_fake_view`; None is a
     `MemoryNetwork` of the cluster's own. `seed` decides all that is random, in the network and in registries that are
-    opened with `cluster.connect`.
+    opened with `cluster.connect`. With `ssl_context`, a server's, all views speak TLS (see `open_fake_view`); give a
+    client's to `open_registry` beside `cluster.connect`.
 
     Raises `InvalidValueError` or `InvalidTypeError` for other arguments, and whatever `open_fake_view` raises.
     """
@@ -76,7 +79,9 @@ async def open_fake_cluster(
                 partition = FactPartition.nth(encoding, index, of=partitions)
                 for _ in range(replicas):
                     host = f"view-{len(views)}" if isinstance(network, MemoryNetwork) else ""
-                    opened = open_fake_view(where=network, host=host, partition=partition, facts=facts)
+                    opened = open_fake_view(
+                        where=network, host=host, partition=partition, facts=facts, ssl_context=ssl_context
+                    )
                     views.append(await stack.enter_async_context(opened))
         with body:
             yield FakeCluster(tuple(views), network, Random(seed))

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import pytest
+import trio
 
+from tls import AUTHORITY, CLIENT, server_context
 from viewreg import FactPartition, KeyEncoding
 from viewreg.testing import open_fake_view
 
@@ -277,6 +279,59 @@ async def test_fake_view_on_a_port_in_use(fake: FakeView) -> None:
 def test_mistakes(arguments: list[str], said: str) -> None:
     """A mistake on the command line is one line that names it, and exit status 2."""
     assert said in _refused(*arguments)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["watch", "127.0.0.1:1", "--for", "0.1"]], ids=["help", "watch"])
+def test_a_full_disk(arguments: list[str]) -> None:
+    """Where no more can be written, a command says so in a line, and ends."""
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [*VIEWREG, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=GUARD, cwd=ROOT, check=False
+        )
+    assert (run.returncode, run.stderr) == (2, "viewreg: cannot write to standard output: No space left on device\n")
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> dict[str, str]:
+    """Files for `--ca`, `--cert` and `--key`."""
+    names = {"ca": tmp_path / "ca.pem", "cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
+    AUTHORITY.cert_pem.write_to_path(names["ca"])
+    CLIENT.cert_chain_pems[0].write_to_path(names["cert"])
+    CLIENT.private_key_pem.write_to_path(names["key"])
+    return {f"--{name}": str(path) for name, path in names.items()}
+
+
+async def test_tls(certificates: dict[str, str]) -> None:
+    """`call` and `watch` speak TLS with whom they are to trust, by the name they are told, and show who they are."""
+    options = [text for pair in certificates.items() for text in pair]
+    async with open_fake_view(where="loopback", ssl_context=server_context(demands=AUTHORITY)) as fake:
+        address = fake.endpoint.host_port
+        run = await _run_beside("call", address, *options)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert "diskview/rocksdb" in run.stdout
+        run = await _run_beside("watch", address, *options, "--for", "2")
+        assert run.returncode == 0, run.stdout
+        run = await _run_beside("call", address, *options, "--server-hostname", "other.example")
+        assert (run.returncode, "other.example" in run.stderr) == (1, True), run.stderr
+        run = await _run_beside("call", address, "--tls")
+        assert (run.returncode, "certificate" in run.stderr) == (1, True), run.stderr
+
+
+async def _run_beside(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return await trio.to_thread.run_sync(lambda: _run(*arguments))
+
+
+def test_tls_mistakes(certificates: dict[str, str]) -> None:
+    """Files that will not do are named, with what is expected."""
+    ca, cert, key = certificates.values()
+    assert _refused("call", "127.0.0.1:1", "--key", key) == f"viewreg: --key {key}: expected --cert beside it\n"
+    assert _refused("call", "127.0.0.1:1", "--ca", f"{ca}x") == f"viewreg: --ca {ca}x: No such file or directory\n"
+    assert f"--ca {key}: expected certificates in PEM" in _refused("watch", "127.0.0.1:1", "--ca", key)
+    said = _refused("call", "127.0.0.1:1", "--cert", cert)
+    assert f"--cert {cert}: expected a certificate and its key in PEM" in said
+    said = _refused("call", "127.0.0.1:1", "--cert", cert, "--key", ca)
+    assert f"--cert {cert} --key {ca}: expected a certificate and its key in PEM" in said
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["watch"], ["call"], ["fake-view"]])

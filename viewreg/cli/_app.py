@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +22,8 @@ from cyclopts.validators import Number
 from viewreg._endpoint import Endpoint
 from viewreg._errors import ViewregError, check_int
 from viewreg._partition import FactPartition, KeyEncoding
-from viewreg.cli._output import say_error
+from viewreg.cli._output import drop_output, out, say_error, writing
+from viewreg.cli._tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +36,7 @@ app = App(
     version=lambda: f"viewreg {_version()}",
     help_format="plaintext",
     result_action="return_value",
+    console=out,
 )
 
 
@@ -61,6 +62,7 @@ def demo() -> int:
 def watch(
     *targets: Annotated[str, Parameter(name="HOST:PORT", required=True)],
     for_: Annotated[float | None, Parameter(name="--for", validator=Number(gte=0, lte=1e9))] = None,
+    tls: Tls = Tls(),  # noqa: B008 (frozen)
 ) -> int:
     """Print every change of the servers' health as it happens, until Ctrl-C.
 
@@ -73,7 +75,8 @@ def watch(
     """
     from viewreg.cli.watch import watch
 
-    return _run(lambda: watch(targets, for_))
+    context = tls.context()
+    return _run(lambda: watch(targets, for_, context, tls.server_hostname))
 
 
 @app.command
@@ -82,6 +85,7 @@ def call(
     /,
     *,
     timeout: Annotated[float, Parameter(validator=Number(gt=0, lte=1e6))] = 5.0,
+    tls: Tls = Tls(),  # noqa: B008 (frozen)
 ) -> int:
     """Ask a server for its statistics, and print them. Exits with 1 if there is no answer.
 
@@ -95,7 +99,8 @@ def call(
     from viewreg.cli.call import call
 
     endpoint = Endpoint.parse(target)
-    return _run(lambda: call(endpoint, timeout))
+    context = tls.context()
+    return _run(lambda: call(endpoint, timeout, context, tls.server_hostname))
 
 
 @app.command
@@ -138,15 +143,15 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(list(arguments) or ["--help"], exit_on_error=False, print_error=False)
         code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
+        with writing():
+            sys.stdout.flush()
     except* (CycloptsError, ViewregError) as group:
         say_error(_innermost(group))
         code = 2
     except* KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except* BrokenPipeError:
-        # What is left in the buffer would raise once more when the interpreter flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
     return code
 
 

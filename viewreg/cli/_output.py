@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
+from viewreg._errors import ViewregError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 STYLES: Final = {"healthy": "green", "unhealthy": "red", "added": "cyan", "removed": "yellow"}
 
 
 class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 (rich's, all of them)
+        with writing():
+            super().print(*objects, **options)
+
     def on_broken_pipe(self) -> None:
         # rich would raise SystemExit, in the middle of whatever runs.
         raise  # noqa: PLE0704 (called by rich while it handles the BrokenPipeError)
 
 
-_out: Final = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+out: Final = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 _err: Final = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=True)
 
 
 def say(*parts: str | tuple[str, str]) -> None:
     """Write one line, of texts and of (text, style) pairs. What a server said cannot break it, nor the terminal."""
-    _out.print(_assemble(parts))
+    out.print(_assemble(parts))
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Say in a line that standard output takes no more, a reader that has gone away excepted."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise ViewregError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def drop_output() -> None:
+    """Send the rest nowhere: what is left in the buffer would raise once more when the interpreter flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say_error(text: str) -> None:

@@ -16,16 +16,24 @@ from viewreg.rpc import StatsRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from ssl import SSLContext
 
     from viewreg._endpoint import Endpoint
     from viewreg.rpc import StatsResult
 
 
-async def call(endpoint: Endpoint, timeout: float) -> int:  # noqa: ASYNC109 (the option of the command)
+async def call(
+    endpoint: Endpoint,
+    timeout: float,  # noqa: ASYNC109 (the option of the command)
+    ssl_context: SSLContext | None,
+    server_hostname: str | None,
+) -> int:
     """Print the statistics of a server. Returns 1, with the reason on standard error, if it does not give any."""
     try:
         with trio.fail_after(timeout):
-            async with open_registry(StaticLocator([endpoint])) as registry:
+            async with open_registry(
+                StaticLocator([endpoint]), ssl_context=ssl_context, server_hostname=server_hostname
+            ) as registry:
                 stats = await registry.snapshot.view(endpoint).diagnostics().stats(StatsRequest())
     except CallError as error:
         say_error(": ".join(filter(None, (endpoint.host_port, error.code.name, error.details))))

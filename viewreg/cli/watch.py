@@ -15,6 +15,7 @@ from viewreg.cli._output import STYLES, say, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ssl import SSLContext
 
     from viewreg._health import HistoryEntry
     from viewreg._registry import Registry
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 _NO_NEWS = frozenset({Event.CONNECTING, Event.CONNECTED, Event.REPLACING})
 
 
-async def watch(targets: Sequence[str], seconds: float | None) -> int:
+async def watch(
+    targets: Sequence[str], seconds: float | None, ssl_context: SSLContext | None, server_hostname: str | None
+) -> int:
     """Print changes until cancelled, or for so many seconds. Returns 0 if there are views and all are healthy."""
-    async with open_registry(_locator(targets)) as registry:
+    async with open_registry(_locator(targets), ssl_context=ssl_context, server_hostname=server_hostname) as registry:
         with trio.move_on_after(float("inf") if seconds is None else seconds):
             async for change in registry.changes():
                 _tell(registry, change)

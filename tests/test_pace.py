@@ -166,14 +166,14 @@ async def test_pings_into_silence(autojump_clock: MockClock) -> None:
     assert all(300 <= gap <= 310 for gap in gaps)
 
 
-@pytest.mark.parametrize("quiet", [1.0, 120.0, 1000.0])
+@pytest.mark.parametrize("quiet", [1.0, *range(100, 124, 2), 1000.0])
 async def test_a_frozen_server_that_is_only_watched(quiet: float, autojump_clock: MockClock) -> None:
     """A server that freezes while its probe only listens is unhealthy as soon as one that is asked, however quiet."""
     async with open_fleet() as fleet, open_silent(fleet, Config(), ask_after=10.0) as registry:
         await registry.wait_until(healthy(A))
         await trio.sleep(quiet)
         fleet[A].freeze()
-        with trio.fail_after(11 + 5):
+        with trio.fail_after(10.5):
             await registry.wait_until(unhealthy(A))
         fleet[A].thaw()
         with trio.fail_after(6):

@@ -243,13 +243,13 @@ class Supervisor(Generic[F]):
         self._demand()
 
     async def _leave_to_watch(self, connection: Connection, patience: float) -> None:
-        """Wait until the watch ends, somebody asks, or the server has said nothing at all for so long.
+        """Wait until the watch ends, somebody asks, or the server has answered nothing for so long.
 
         A silent watch is no evidence, and PINGs are few (`keepalive_interval`): so now and then a call has to show that
-        the server still lives.
+        the server still lives, or a PING could be due and not be allowed.
         """
         while self._watching and self._connection is connection:
-            due = max(connection.heard, self._attempted) + patience
+            due = max(connection.answered, self._attempted) + patience
             if trio.current_time() >= due:
                 return
             await self._pause_until(due, connection)

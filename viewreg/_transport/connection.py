@@ -85,6 +85,7 @@ class Connection:
         self._crowd = 0  # calls that were open when the server was last heard
         self._silent = False  # set when a PING is queued; unset by the reader
         self._pings = 0  # since the server last sent something of its own accord
+        self.answered = self._now()  # when that was, or when this began; written by the reader
 
     # -- for calls --
 
@@ -209,6 +210,7 @@ class Connection:
             for event in events:
                 if isinstance(event, Stream):
                     self._pings = 0
+                    self.answered = now
                     event.wake()
                 elif isinstance(event, WindowOpened):
                     senders, self._without_window = self._without_window, {}

@@ -21,14 +21,19 @@ import nox
 
 PYTHONS = ("3.11", "3.12", "3.13")
 SOURCES = ("viewreg", "pytest_viewreg.py", "tests", "examples", "benchmarks", "proto", "noxfile.py")
-# What is generated from which proto: its package's folder, below which root, where the proto is, options of our plugin.
+# What is generated from which proto: its package's folder, below which root, where the proto is, options of our plugin,
+# other plugins.
 GENERATED = (
-    ("viewreg/rpc", ".", "proto/views.proto", "init"),
-    ("nasty", "tests", "tests/proto/nasty.proto", ""),
+    ("viewreg/rpc", ".", "proto/views.proto", "init", ()),
+    ("viewreg/_grpc_health", ".", "proto/health.proto", "", ()),
+    ("nasty", "tests", "tests/proto/nasty.proto", "", ("grpc_python", "mypy_grpc")),
+    ("acme", "tests", "tests/proto/search.proto", "", ("grpc_python", "mypy_grpc")),
 )
 
 # The generated code says which protobuf it needs, so what generates it is pinned.
 PROTO_TOOLS = ("grpcio-tools==1.76.0", "mypy-protobuf==5.1.0", "purerpc>=0.8,<0.9")
+# Types of what has none of its own.
+TYPES = ("types-protobuf", "types-grpcio", "types-grpcio-health-checking")
 # The h2 that purerpc's metadata forbids, and what belongs to it.
 H2_4 = ("h2>=4.3", "hpack>=4.1", "hyperframe>=6.1")
 
@@ -60,7 +65,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types with mypy and pyright."""
-    session.install("-e", ".[test]", "mypy", "nox", "pyright", "types-protobuf")
+    session.install("-e", ".[test]", "mypy", "nox", "pyright", *TYPES)
     session.run("mypy", "--strict", *filter(os.path.exists, SOURCES))
     session.run("pyright")
 
@@ -111,9 +116,9 @@ def proto(session: nox.Session) -> None:
     """Generate code anew from all protos; with --check, only tell whether it is what they give."""
     session.install(*PROTO_TOOLS)
     stale: list[Path] = []
-    for package, root, source, options in GENERATED:
+    for package, root, source, options, others in GENERATED:
         with tempfile.TemporaryDirectory() as folder:
-            _generate(session, package, Path(source), Path(folder), options)
+            _generate(session, package, Path(source), Path(folder), options=options, others=others)
             fresh, old = Path(folder, package), Path(root, package)
             names = {path.name for pattern in ("*_pb2.py*", "*_grpc.py*") for path in old.glob(pattern)}
             names.update(path.name for path in fresh.iterdir())
@@ -130,14 +135,19 @@ def proto(session: nox.Session) -> None:
     session.log("changed: %s", found)
 
 
-def _generate(session: nox.Session, package: str, source: Path, out: Path, options: str) -> None:
+def _generate(
+    session: nox.Session, package: str, source: Path, out: Path, *, options: str, others: tuple[str, ...]
+) -> None:
     # protoc is shown the proto in the folder of the package, so that generated imports need no mending.
     session.run(
         *("python", "-m", "grpc_tools.protoc", f"-I{package}={source.parent}"),
-        *(f"--{plugin}_out={out}" for plugin in ("python", "purerpc", "mypy", "viewreg_pyi")),
+        *(f"--{plugin}_out={out}" for plugin in ("python", "purerpc", "mypy", "viewreg_pyi", *others)),
         *("--plugin=protoc-gen-viewreg_pyi=proto/protoc_gen_viewreg_pyi.py", f"--viewreg_pyi_opt={options}"),
         f"{package}/{source.name}",
     )
+    for empty in out.glob(f"{package}/*_grpc.py"):  # of a proto without a service
+        if "class " not in empty.read_text(encoding="utf-8"):
+            empty.unlink()
 
 
 @nox.session

@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 import test_cancellations  # noqa: F401  # for what it covers
 import test_cancellations_life  # noqa: F401  # likewise
 import test_fan_out_cancelled  # noqa: F401  # likewise
+import test_health_cancelled  # noqa: F401  # likewise
 import viewreg
 import viewreg.testing
 from fleet import all_healthy

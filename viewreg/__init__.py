@@ -22,6 +22,7 @@ from viewreg._errors import (
 from viewreg._fan_out import Answer, FanOut, open_fan_out
 from viewreg._feature import Feature
 from viewreg._health import Connectivity, Event, HistoryEntry, ProbeResult
+from viewreg._health_probe import HealthProbe
 from viewreg._http2.metadata import Metadata, MetadataLike
 from viewreg._locator import Discovery, Locator, StaticLocator
 from viewreg._open import open_registry
@@ -83,6 +84,7 @@ __all__ = [
     "FanOut",
     "Feature",
     "HashRange",
+    "HealthProbe",
     "HistoryEntry",
     "InternalError",
     "InvalidArgumentError",

@@ -110,7 +110,7 @@ class Exchange:
         self._rest: memoryview | None = None  # what of it neither window nor outbox has taken yet
         self._error: CallError | None = None  # why it never began
         self._resent = 0  # times that it was sent again
-        self._reading: Final = Wakeup()
+        self._reading = Wakeup()  # another's after `wake`
         self._sending: Final = _NO_SENDER if body is not None else Wakeup()
 
     # -- beginning --
@@ -209,6 +209,17 @@ class Exchange:
                 await self.check()
                 return None
             await self._reading.sleep()
+
+    def wake(self, reading: Wakeup) -> None:
+        """Wake this when something has arrived: for who waits for several calls at once, and then looks with `take`."""
+        self._reading = reading
+
+    def take(self) -> bytes | None:
+        """The next message, if it is here. Never waits."""
+        if not self.stream.has_message:
+            return None
+        assert self.connection is not None
+        return self.connection.take_message(self.stream)
 
     async def check(self) -> None:
         """Raise the `CallError` of a call that has ended badly, unless the scope's own deadline is about to speak."""

@@ -81,7 +81,7 @@ def serve() -> None:
     from viewreg.rpc import StatsResult
 
     answer = StatsResult(viewType="diskview/rocksdb", hostname="bench", facts=1000).SerializeToString()
-    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("rpc.Diagnostics", {"stats": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")

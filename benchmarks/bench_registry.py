@@ -17,6 +17,7 @@ import sys
 import time
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -76,7 +77,7 @@ def serve(ports: int) -> None:
 
     partition = CarouselHashPartitionRequest(start=0, end=0, encoding=KeyEncodingSPO)
     answer = StatsResult(viewType="diskview/bench", hashPartition=partition).SerializeToString()
-    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("rpc.Diagnostics", {"stats": handler}),))
     found = [server.add_insecure_port("127.0.0.1:0") for _ in range(ports)]

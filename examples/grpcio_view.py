@@ -264,7 +264,7 @@ def _reported(method: str, context: Context) -> Iterator[None]:
         reason = "completed"
 
 
-def _handler(path: str, method: Any, run: Method) -> grpc.RpcMethodHandler:  # noqa: ANN401  descriptors have no types
+def _handler(path: str, method: Any, run: Method) -> grpc.RpcMethodHandler[Any, Any]:  # noqa: ANN401  descriptors have no types
     request, result = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
 
     def unary(message: Message, context: Context) -> Message:

@@ -80,9 +80,9 @@ def report(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-def handlers() -> dict[str, grpc.RpcMethodHandler]:
+def handlers() -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
     """Give the methods of the service."""
-    codec = {"request_deserializer": Order.FromString, "response_serializer": encode}
+    codec: dict[str, Any] = {"request_deserializer": Order.FromString, "response_serializer": encode}
     return {
         "ask": grpc.unary_unary_rpc_method_handler(ask, **codec),
         "listen": grpc.unary_stream_rpc_method_handler(listen, **codec),
@@ -105,7 +105,7 @@ class Call:
         self.over = threading.Event()
         self.returned = False
         metadata = [(str(name), value) for name, value in context.invocation_metadata()]
-        remaining = context.time_remaining()
+        remaining: float | None = context.time_remaining()  # its types know nothing of None
         report(
             "start",
             tag=tag,

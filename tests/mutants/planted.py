@@ -6,10 +6,11 @@ from typing import Final
 
 from mutants.planted_in_choice import IN_CHOICE
 from mutants.planted_in_http2 import IN_HTTP2
+from mutants.planted_in_probes import IN_PROBES
 from mutants.planted_in_registry import IN_REGISTRY
 from mutants.planted_in_transport import IN_TRANSPORT
 
-PLANTED: Final = (*IN_REGISTRY, *IN_CHOICE, *IN_TRANSPORT, *IN_HTTP2)
+PLANTED: Final = (*IN_REGISTRY, *IN_PROBES, *IN_CHOICE, *IN_TRANSPORT, *IN_HTTP2)
 
 _HEAD: Final = """\
 # Planted bugs

@@ -14,12 +14,15 @@ from viewreg._http2.standing import FixedMetadata
 from viewreg._transport.asked import AskedExchange
 from viewreg._transport.calls import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from viewreg._transport.exchange import Exchange
+from viewreg._transport.grpcio import Factories, Method
 from viewreg._transport.purerpc import GrpcSocket, StubCall, stub_calls
 from viewreg._transport.streams import MessageStream
 from viewreg._transport.tls import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import grpc.aio
 
     from viewreg._endpoint import Endpoint
     from viewreg._http2.metadata import MetadataLike
@@ -33,7 +36,7 @@ USER_AGENT: Final = "viewreg"
 _NO_METADATA: Final = (b"", 0)
 
 
-class Channel:
+class Channel(Factories):
     """The way to one endpoint, through all its connections. A view's `channel`; shared by all views of an endpoint.
 
     Calls fail fast with `UnavailableError` while the server is known to be away, and wait while it has never been tried
@@ -58,8 +61,9 @@ class Channel:
         return self._subchannel.endpoint
 
     def stub(self, stub_class: Callable[[Any], S]) -> S:
-        """A purerpc-generated stub on this channel, with viewreg's call objects inside. Made once for each class.
+        """A generated stub on this channel, of purerpc's protoc plugin or grpcio's. Made once for each class.
 
+        One of purerpc's gets viewreg's call objects; one of grpcio's makes its own, by `unary_unary` and its siblings.
         Raises `InvalidTypeError` for a class that is no generated stub.
         """
         stub: S | None = self._stubs.get(stub_class)
@@ -68,17 +72,25 @@ class Channel:
         return stub
 
     def _make_stub(self, stub_class: Callable[[Any], S]) -> S:
-        expected = "expected a stub class that purerpc's protoc plugin has generated"
+        expected = "expected a stub class that purerpc's or grpcio's protoc plugin has generated"
         try:
             stub = stub_class(self)
         except TypeError as error:
             raise InvalidTypeError(f"{stub_class!r}: {expected}") from error
         calls = stub_calls(stub)
-        if not calls:
+        if not calls and not any(isinstance(value, Method) for value in getattr(stub, "__dict__", {}).values()):
             raise InvalidTypeError(f"{stub_class!r}: {expected}")
         for name, call in calls.items():
             setattr(stub, name, self._call(call))
         return stub
+
+    def as_grpc_aio(self) -> grpc.aio.Channel:
+        """This very channel, typed as grpcio's asyncio one: so the types of stubs that mypy-protobuf made fit.
+
+        `docs/any-service.md` says what of grpcio's calls is there.
+        """
+        channel: Any = self
+        return channel  # type: ignore[no-any-return, unused-ignore]
 
     async def wait_ready(self) -> None:
         """Wait until calls can be made. Raises `UnavailableError` if the endpoint is removed or the registry closed."""

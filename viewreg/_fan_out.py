@@ -294,6 +294,9 @@ class FanOut(Generic[T, F]):
 
     def _give_up(self, error: Exception) -> None:
         """The first error is everybody's: nobody will take what the others answer."""
+        if isinstance(error, StopAsyncIteration):  # raised by the iteration, it would pass for the end
+            over, error = error, RuntimeError("call or prefer raised StopAsyncIteration")
+            error.__cause__ = over
         if self._error is None:
             self._error = error
         self._stop()

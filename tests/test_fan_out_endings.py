@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
-from riders import HALVES, RIDES, SPO, open_riders, ride
-from viewreg import Feature, HashRange, open_fan_out
+from riders import EACH_TWICE, HALVES, RIDES, SPO, first, host, open_riders, ride
+from viewreg import InvalidArgumentError, UnavailableError, open_fan_out
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from viewreg import View
+    from viewreg import Feature, HashRange, View
 
 
 async def test_the_end_of_something_else(autojump_clock: MockClock) -> None:
@@ -28,3 +30,24 @@ async def test_the_end_of_something_else(autojump_clock: MockClock) -> None:
             with pytest.raises(RuntimeError, match=r"^call or prefer raised StopAsyncIteration$") as caught:
                 [answer async for answer in answers]
         assert isinstance(caught.value.__cause__, StopAsyncIteration)
+
+
+async def test_nobody_is_asked_after_the_end(autojump_clock: MockClock) -> None:
+    """A call that fails in the very step in which another one's failure ends them all is not made once more."""
+    asked, fail_too = [], trio.Event()
+
+    async def call(view: View[Feature], _part: HashRange) -> None:
+        asked.append(host(view))
+        if host(view) == "low-1":
+            await trio.sleep(1)
+            fail_too.set()
+            raise InvalidArgumentError("what?")
+        await fail_too.wait()
+        raise UnavailableError("gone")
+
+    async with open_riders(EACH_TWICE) as (_, registry):
+        async with open_fan_out(registry, RIDES, call, encoding=SPO, prefer=first("low-1", "high-1")) as answers:
+            with pytest.raises(InvalidArgumentError):
+                await anext(answers)
+            await wait_all_tasks_blocked()
+        assert sorted(asked) == ["high-1", "low-1"]

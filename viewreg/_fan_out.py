@@ -184,6 +184,7 @@ class FanOut(Generic[T, F]):
         self._held: deque[tuple[_Part[F], T]] = deque()  # answers that wait to be taken
         self._readers: Final = trio.lowlevel.ParkingLot()
         self._error: Exception | None = None  # of the first part that has one
+        self._over = False  # an error, or leaving the block, has ended all calls; written by `_stop`
         self._closed = False  # the block was left, and not all answers were taken
         self._gaps: list[HashRange] = []
 
@@ -247,7 +248,8 @@ class FanOut(Generic[T, F]):
                 try:
                     await self._read(part)
                 except CallError as error:
-                    self._failed(part, error)
+                    if not self._over:
+                        self._failed(part, error)
         except Exception as error:  # noqa: BLE001 (the caller's functions may raise anything; the iteration raises it)
             self._give_up(error)
         self._parts.discard(part)
@@ -297,9 +299,9 @@ class FanOut(Generic[T, F]):
         if isinstance(error, StopAsyncIteration):  # raised by the iteration, it would pass for the end
             over, error = error, RuntimeError("call or prefer raised StopAsyncIteration")
             error.__cause__ = over
-        if self._error is None:
+        if not self._over:
             self._error = error
-        self._stop()
+            self._stop()
 
     def _close(self) -> None:
         self._closed = bool(self._parts or self._held or self._error)
@@ -307,6 +309,7 @@ class FanOut(Generic[T, F]):
         self._stop()
 
     def _stop(self) -> None:
+        self._over = True
         self._held.clear()
         for part in self._parts:
             part.scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,11 @@ from riders import EACH_TWICE, HALVES, RIDES, SPO, first, host, open_riders, rid
 from viewreg import InvalidArgumentError, UnavailableError, open_fan_out
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio.testing import MockClock
 
-    from viewreg import Feature, HashRange, View
+    from viewreg import FanOut, Feature, HashRange, View
 
 
 async def test_the_end_of_something_else(autojump_clock: MockClock) -> None:
@@ -51,3 +54,23 @@ async def test_nobody_is_asked_after_the_end(autojump_clock: MockClock) -> None:
                 await anext(answers)
             await wait_all_tasks_blocked()
         assert sorted(asked) == ["high-1", "low-1"]
+
+
+async def test_calls_that_end_when_they_are_cancelled(autojump_clock: MockClock) -> None:
+    """Leaving the block is no end for who shares the iterator, though the calls take it for one and end well."""
+
+    async def call(_view: View[Feature], _part: HashRange) -> AsyncIterator[int]:
+        yield 1
+        with suppress(trio.Cancelled):
+            await trio.sleep_forever()
+
+    async def read(answers: FanOut[int]) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            [answer async for answer in answers]
+
+    async with open_riders(HALVES) as (_, registry), trio.open_nursery() as around:
+        async with open_fan_out(registry, RIDES, call, encoding=SPO) as answers:
+            around.start_soon(read, answers)
+            await wait_all_tasks_blocked()
+        with pytest.raises(trio.ClosedResourceError):
+            await anext(answers)

@@ -122,14 +122,12 @@ async def _open(fan_out: FanOut[T, F], space: HashRange) -> AsyncIterator[FanOut
             with body:
                 fan_out._start(nursery, space)  # noqa: SLF001 (the same module)
                 yield fan_out
-            nursery.cancel_scope.cancel()
+            fan_out._close()  # noqa: SLF001 (the same module)
     except BaseExceptionGroup as group:
         # Only cancellations come here, and exits, which Trio delivers wherever the program happens to be.
         raise_exit(group)
         if body.error is None:
             raise
-    finally:
-        fan_out._close()  # noqa: SLF001 (the same module)
     body.release()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from riders import EACH_TWICE, HALVES, RIDES, SPO, first, host, open_riders, ride
-from viewreg import InvalidArgumentError, UnavailableError, open_fan_out
+from viewreg import InvalidArgumentError, NotServedError, UnavailableError, open_fan_out
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,3 +77,24 @@ async def test_calls_that_end_when_they_are_cancelled(autojump_clock: MockClock)
             await wait_all_tasks_blocked()
         with pytest.raises(trio.ClosedResourceError):
             await anext(answers)
+
+
+@pytest.mark.parametrize("error", [InvalidArgumentError("what?"), UnavailableError("gone"), LookupError("a bug")])
+async def test_no_garbage(error: Exception, autojump_clock: MockClock) -> None:
+    """A fan-out that has failed goes at once, with its views and answers: no cycle leads through its error."""
+
+    async def call(_view: View[Feature], _part: HashRange) -> None:
+        raise copy(error)
+
+    async with open_riders(HALVES) as (_, registry):
+        async with open_fan_out(registry, RIDES, call, encoding=SPO) as answers:
+            with pytest.raises((type(error), NotServedError)):
+                await anext(answers)
+        await wait_all_tasks_blocked()
+        gc.disable()
+        try:
+            gone = weakref.ref(answers)
+            del answers
+            assert gone() is None
+        finally:
+            gc.enable()

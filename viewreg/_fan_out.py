@@ -246,6 +246,9 @@ class FanOut(Generic[T, F]):
                 try:
                     await self._read(part)
                 except CallError as error:
+                    if error.code in _FINAL:
+                        error.add_note(f"asked for {self._encoding.name}: {part.range}")
+                        raise  # here, and not where `error` would be left in a frame that its own traceback holds
                     if not self._over:
                         self._failed(part, error)
         except Exception as error:  # noqa: BLE001 (the caller's functions may raise anything; the iteration raises it)
@@ -276,10 +279,7 @@ class FanOut(Generic[T, F]):
         self._readers.unpark()
 
     def _failed(self, part: _Part[F], error: CallError) -> None:
-        """A call has failed: ask others, if there are any who may be asked. Raises what the caller is to see."""
-        if error.code in _FINAL:
-            error.add_note(f"asked for {self._encoding.name}: {part.range}")
-            raise error
+        """A call has failed: ask others, if there are any who may be asked. Raises `NotServedError` if not."""
         if not part.seen or self._repeat:
             self._held = deque(held for held in self._held if held[0] is not part)
             try:

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
@@ -144,14 +144,13 @@ class _ViewsOf:
 class _Part(Generic[F]):
     """A range that one view is asked for."""
 
-    __slots__ = ("held", "range", "scope", "seen", "taken", "tried", "view")
+    __slots__ = ("range", "scope", "seen", "taken", "tried", "view")
 
     def __init__(self, assignment: Assignment[View[F]], tried: frozenset[Channel]) -> None:
         self.range: Final = assignment.range
         self.view: Final = assignment.view
         self.tried: Final = tried | {assignment.view.channel}
         self.seen = False  # whether the caller has taken an answer; written by the iterator
-        self.held = False  # whether an answer waits to be taken; written by the part's task and the iterator
         self.scope: Final = trio.CancelScope()
         self.taken: Final = trio.lowlevel.ParkingLot()  # of the part's task, while an answer waits
 
@@ -179,7 +178,7 @@ class FanOut(Generic[T, F]):
         self._repeat: Final = repeat
         self._nursery: trio.Nursery
         self._parts: Final[set[_Part[F]]] = set()  # that have not ended
-        self._held: deque[tuple[_Part[F], T]] = deque()  # answers that wait to be taken
+        self._held: Final[OrderedDict[_Part[F], T]] = OrderedDict()  # answers that wait to be taken, one of each part
         self._readers: Final = trio.lowlevel.ParkingLot()
         self._error: Exception | None = None  # of the first part that has one
         self._over = False  # an error, or leaving the block, has ended all calls; written by `_stop`
@@ -208,8 +207,7 @@ class FanOut(Generic[T, F]):
             if self._closed:
                 raise trio.ClosedResourceError("the block of this fan-out was left before its end")
             if self._held:
-                part, message = self._held.popleft()
-                part.held = False
+                part, message = self._held.popitem(last=False)
                 part.seen = True
                 part.taken.unpark()
                 return Answer(part.range, part.view, message)
@@ -272,16 +270,15 @@ class FanOut(Generic[T, F]):
             await close_iterator(answers)
 
     async def _hand_over(self, part: _Part[F], message: T) -> None:
-        while part.held:
+        while part in self._held:
             await part.taken.park()
-        part.held = True
-        self._held.append((part, message))
+        self._held[part] = message
         self._readers.unpark()
 
     def _failed(self, part: _Part[F], error: CallError) -> None:
         """A call has failed: ask others, if there are any who may be asked. Raises `NotServedError` if not."""
         if not part.seen or self._repeat:
-            self._held = deque(held for held in self._held if held[0] is not part)
+            self._held.pop(part, None)
             try:
                 self._ask_for(part.range, part.tried)
             except NotServedError as nobody:

@@ -12,11 +12,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from riders import EACH_TWICE, HALVES, RIDES, SPO, first, host, open_riders, ride
-from viewreg import InvalidArgumentError, NotServedError, UnavailableError, open_fan_out
+from riders import ALL, EACH_TWICE, HALVES, RIDES, SPO, first, host, open_riders, ride
+from viewreg import InvalidArgumentError, InvalidTypeError, NotServedError, UnavailableError, open_fan_out
+from viewreg._transport.calls import StreamStream
+from viewreg._transport.streams import Message
+from viewreg.rpc import CarouselResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from trio.testing import MockClock
 
@@ -98,3 +101,21 @@ async def test_no_garbage(error: Exception, autojump_clock: MockClock) -> None:
             assert gone() is None
         finally:
             gc.enable()
+
+
+async def test_streams_are_no_answers(autojump_clock: MockClock) -> None:
+    """A call that, awaited, gives a stream is refused: nobody would end that with the block. A begun one is ended."""
+
+    async def forgets_to_iterate(view: View[Feature], part: HashRange) -> object:
+        return ride(view, part)
+
+    def both_ways(view: View[Feature], _part: HashRange) -> Awaitable[object]:
+        return StreamStream[Message, CarouselResult](view.channel, "/rpc.Carousel/ride", CarouselResult)()
+
+    async with open_riders({"all": ALL}) as (riders, registry):
+        for call, name in (forgets_to_iterate, "ResponseStream"), (both_ways, "MessageStream"):
+            async with open_fan_out(registry, RIDES, call, encoding=SPO) as answers:
+                with pytest.raises(InvalidTypeError, match=f"^call, awaited, gave a {name}: expected an answer"):
+                    await anext(answers)
+            await wait_all_tasks_blocked()
+            assert riders["all"].fake.open_calls == 0

@@ -29,6 +29,7 @@ from viewreg._partition import HashRange, KeyEncoding
 from viewreg._registry import Registry
 from viewreg._transport.purerpc import StatusCode
 from viewreg._transport.status import CallError
+from viewreg._transport.streams import MessageStream
 from viewreg._view import View
 
 if TYPE_CHECKING:
@@ -258,7 +259,12 @@ class FanOut(Generic[T, F]):
     async def _read(self, part: _Part[F]) -> None:
         asked = self._call(part.view, part.range)
         if isinstance(asked, Awaitable):
-            await self._hand_over(part, await asked)
+            answer = await asked
+            if isinstance(answer, AsyncIterable | MessageStream):  # with which only the caller could be done
+                await close_iterator(answer)
+                name = type(answer).__name__
+                raise InvalidTypeError(f"call, awaited, gave a {name}: expected an answer; iterate over it in call")
+            await self._hand_over(part, answer)
             return
         if not isinstance(asked, AsyncIterable):
             raise InvalidTypeError(f"call returned {asked!r}: expected what can be iterated or awaited")

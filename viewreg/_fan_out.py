@@ -4,8 +4,8 @@ Rules:
 * Each part of the range has one call at a time, in a task of its own. A part whose call fails is asked of other views,
   of the newest snapshot, never twice of the same server. One of which the caller has seen an answer is not, unless
   asked for: some of its answers would come twice.
-* A task holds one answer and waits until it is taken, so a slow caller is felt by the servers: what is under way fills
-  the windows of flow control, and no more.
+* Of each part one answer waits to be taken, and its task holds the next one until then. So a slow caller is felt by
+  the servers: what is under way fills the windows of flow control, and no more.
 * What a call raises is kept and raised from the iterator, as itself: nothing but cancellation passes through tasks.
 """
 
@@ -84,8 +84,9 @@ def open_fan_out(
     failed. A view may hold more than the part that it is asked for: see `Answer.range`.
 
     The parts are those of `Snapshot.cover`, which explains `encoding` and `prefer`; without `prefer`, views with fewer
-    calls in flight are taken, and of equals any. If a call fails, its part is asked of other views that serve it,
-    unless the status says that they would not answer otherwise, such as INVALID_ARGUMENT: that `CallError` is raised.
+    calls in flight are taken, and of equals any. If a call raises a `CallError`, its part is asked of other views that
+    serve it, unless the status says that they would not answer otherwise, such as INVALID_ARGUMENT: that error is
+    raised, as is all else that `call` raises, groups included.
     A part of which an answer has been handed out is not asked for again, unless with `repeat`: then it begins anew, and
     answers may come twice.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -51,6 +52,7 @@ class Rider(CarouselServicer):  # type: ignore[misc, unused-ignore]
         self.begun = 0
         self.sent = 0
         self.fake: FakeView
+        self.forget: Callable[[], None]  # lets discovery forget it
 
     async def ride(self, input_message: CarouselRequest) -> AsyncIterator[CarouselResult]:
         self.begun += 1
@@ -76,6 +78,9 @@ async def open_riders(parts: Mapping[str, HashRange]) -> AsyncIterator[tuple[dic
             opened = open_fake_view(where=network, host=name, partition=partition, services=[riders[name]])
             riders[name].fake = await stack.enter_async_context(opened)
         locator = StaticLocator([rider.fake.endpoint for rider in riders.values()])
+        for rider in riders.values():
+            others = [other.fake.endpoint for other in riders.values() if other is not rider]
+            rider.forget = partial(locator.set, others)
         async with viewreg.open_registry(locator, dial=network.dial) as registry:
             await registry.wait_until(lambda snapshot: len(snapshot.healthy_views()) == len(parts))
             yield riders, registry

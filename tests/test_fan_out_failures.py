@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from riders import (
@@ -29,7 +30,9 @@ from riders import (
 from viewreg import (
     AlreadyExistsError,
     DeadlineExceededError,
+    FactPartition,
     FailedPreconditionError,
+    Feature,
     HashRange,
     InternalError,
     InvalidArgumentError,
@@ -45,9 +48,12 @@ from viewreg import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio.testing import MockClock
 
-    from viewreg import CallError
+    from viewreg import CallError, View
+    from viewreg.rpc import CarouselResult
 
 FAILURES = [
     UnavailableError("gone"),
@@ -136,6 +142,43 @@ async def test_begin_anew_if_told(autojump_clock: MockClock) -> None:
         riders["low-1"].last, riders["low-1"].error, riders["low-1"].pause = 2, UnavailableError("gone"), 0.1
         async with open_fan_out(registry, RIDES, ride, encoding=SPO, prefer=first("low-1"), repeat=True) as answers:
             assert sorted(await collect(answers)) == sorted([*EVERY_FACT, *within(LOW)[:2]])
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_server_that_serves_something_else_by_now(seen: bool, autojump_clock: MockClock) -> None:
+    """What it answers is of another range, and nothing of the one that it was asked for: that is a failure."""
+
+    async def late(view: View[Feature], part: HashRange) -> AsyncIterator[CarouselResult]:
+        await trio.sleep(50)
+        async with ride(view, part) as answers:
+            async for answer in answers:
+                if seen or host(view) != "low-1":
+                    yield answer
+
+    async with (
+        open_riders(EACH_TWICE) as (riders, registry),
+        open_fan_out(registry, RIDES, late, encoding=SPO, prefer=first("low-1", "high-1")) as answers,
+    ):
+        await wait_all_tasks_blocked()
+        riders["low-1"].facts = within(HIGH)
+        await riders["low-1"].fake.restart(partition=FactPartition(SPO, HIGH))
+        if seen:
+            with pytest.raises(NotServedError, match="it serves another partition now") as caught:
+                await collect(answers)
+            assert caught.value.gaps == (LOW,)
+        else:
+            assert sorted(await collect(answers)) == EVERY_FACT
+
+
+async def test_a_removed_server_answers_to_the_end(autojump_clock: MockClock) -> None:
+    """One that discovery forgets while it answers is not asked again: what it says counts."""
+    async with open_riders(EACH_TWICE) as (riders, registry):
+        riders["low-1"].pause = 0.1
+        async with open_fan_out(registry, RIDES, ride, encoding=SPO, prefer=first("low-1")) as answers:
+            found = kept(await anext(answers))
+            riders["low-1"].forget()
+            await registry.wait_until(lambda snapshot: len(snapshot.views) == 3)
+            assert sorted(found + await collect(answers)) == EVERY_FACT
 
 
 async def test_the_newest_snapshot_counts(autojump_clock: MockClock) -> None:

@@ -23,12 +23,12 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from viewreg._boundary import HeldBack, close_iterator, only_cancelled, raise_exit
 from viewreg._coverage import Assignment, encoding_for
-from viewreg._errors import InvalidTypeError, NotServedError, check_type
+from viewreg._errors import InvalidTypeError, NotServedError, UnknownViewError, check_type
 from viewreg._feature import Feature
 from viewreg._partition import HashRange, KeyEncoding
 from viewreg._registry import Registry
 from viewreg._transport.purerpc import StatusCode
-from viewreg._transport.status import CallError
+from viewreg._transport.status import CallError, UnavailableError
 from viewreg._transport.streams import MessageStream
 from viewreg._view import View
 
@@ -87,7 +87,8 @@ def open_fan_out(
     calls in flight are taken, and of equals any. If a call raises a `CallError`, its part is asked of other views that
     serve it, unless the status says that they would not answer otherwise, such as INVALID_ARGUMENT: that error is
     raised, as is all else that `call` raises, groups included.
-    A part of which an answer has been handed out is not asked for again, unless with `repeat`: then it begins anew, and
+    A server that turns out to serve another partition by the time it has answered counts as one that failed. A part of
+    which an answer has been handed out is not asked for again, unless with `repeat`: then it begins anew, and
     answers may come twice.
 
     The deadline of the scopes around `open_fan_out` is that of the calls. Leaving the block, for any reason, and the
@@ -113,7 +114,22 @@ def open_fan_out(
     def assign(part: HashRange, tried: frozenset[Channel]) -> list[Assignment[View[G]]]:
         return registry.snapshot.cover(feature, part, prefer, encoding=encoding, without=_ViewsOf(tried))
 
-    return _open(FanOut(assign, call, encoding, partial=partial, repeat=repeat), range)
+    def serves(view: View[G], part: HashRange) -> bool:
+        return _still_serves(registry, view, encoding, part)
+
+    return _open(FanOut(assign, serves, call, encoding, partial=partial, repeat=repeat), range)
+
+
+def _still_serves(registry: Registry[G], view: View[G], encoding: KeyEncoding, part: HashRange) -> bool:
+    """Whether a server is not known to serve something else by now: then it has answered for something else."""
+    try:
+        now = registry.snapshot.view(view.endpoint or "")
+    except UnknownViewError:  # it ends what it was asked, and then goes
+        return True
+    if now.channel is not view.channel or now.partition is None:
+        return True
+    served = now.partition.hash_range
+    return now.partition.encoding is encoding and served.start <= part.start and part.stop <= served.stop
 
 
 @asynccontextmanager
@@ -167,6 +183,7 @@ class FanOut(Generic[T, F]):
     def __init__(
         self,
         assign: Callable[[HashRange, frozenset[Channel]], list[Assignment[View[F]]]],
+        serves: Callable[[View[F], HashRange], bool],
         call: Callable[[View[F], HashRange], AsyncIterable[T] | Awaitable[T]],
         encoding: KeyEncoding,
         *,
@@ -174,6 +191,7 @@ class FanOut(Generic[T, F]):
         repeat: bool,
     ) -> None:
         self._assign: Final = assign
+        self._serves: Final = serves
         self._call: Final = call
         self._encoding: Final = encoding
         self._partial: Final = partial
@@ -245,6 +263,8 @@ class FanOut(Generic[T, F]):
                 await trio.lowlevel.checkpoint_if_cancelled()
                 try:
                     await self._read(part)
+                    if not self._serves(part.view, part.range):
+                        raise UnavailableError("it serves another partition now", endpoint=part.view.endpoint)
                 except CallError as error:
                     if error.code in _FINAL:
                         error.add_note(f"asked for {self._encoding.name}: {part.range}")

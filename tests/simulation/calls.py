@@ -18,7 +18,7 @@ from nasty.nasty_grpc import NastyStub
 from nasty.nasty_pb2 import Order
 from simulation.line import Line
 from simulation.rules import EPSILON
-from simulation.wire import Answer
+from simulation.wire import REFUSED_STREAM, Answer
 from viewreg import CallError, Connectivity, StatusCode, UnavailableError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ KINDS: Final = ("ask", "listen", "tell", "talk")
 
 # What a reset is for the caller, by gRPC's table; any other code is INTERNAL.
 _RESETS: Final = {
-    7: StatusCode.UNAVAILABLE,
+    REFUSED_STREAM: StatusCode.UNAVAILABLE,
     8: StatusCode.CANCELLED,
     11: StatusCode.RESOURCE_EXHAUSTED,
     12: StatusCode.PERMISSION_DENIED,
@@ -62,6 +62,7 @@ class Ledger:
     def __init__(self, complain: Callable[[str], None]) -> None:
         self.taken: Final[Counter[int]] = Counter()
         self.calls: Final[dict[int, Call]] = {}
+        self.refused: Final[dict[str, float]] = {}  # when a call last failed for want of a connection, by address
         self._unexplained: Final[
             dict[int, Line]
         ] = {}  # calls that say that their connection was lost, which is to be seen
@@ -113,18 +114,21 @@ class Ledger:
             call = self.calls[number]
             call.line, call.sent, call.lost, call.unprocessed = line, True, False, False
 
-    def answered(self, number: int, answer: Answer) -> None:
-        """Its end was read."""
+    def answered(self, number: int, answer: Answer) -> bool:
+        """Its end was read. Returns whether its caller still waited for that, for sure."""
         self._untold.pop(number, None)
         if number in self.calls:
             call = self.calls[number]
-            if answer.reset == 7:
+            if answer.reset == REFUSED_STREAM:
                 call.sent, call.unprocessed = False, True
             else:
                 call.answer = answer
+            return trio.current_time() < call.deadline
+        return False
 
     def unprocessed(self, number: int) -> None:
         """It lies beyond a GOAWAY."""
+        self._untold.pop(number, None)
         if number in self.calls:
             call = self.calls[number]
             call.sent, call.unprocessed = False, True
@@ -156,6 +160,8 @@ class Ledger:
             self._complain(f"call {call.number} was made {taken} times")
         if code is StatusCode.UNAVAILABLE:
             self._wanted[call.address] = trio.current_time()
+            if call.answer is None and not call.sent:
+                self.refused[call.address] = trio.current_time()
         if started is False and taken:
             self._complain(f"call {call.number} says that it has not started, and it has")
         if code is None:

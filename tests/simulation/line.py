@@ -26,12 +26,13 @@ from simulation.rules import (
     Verdict,
     verdict,
 )
+from simulation.wire import REFUSED_STREAM
 
 if TYPE_CHECKING:
     from simulation.tenure import Tenure
     from simulation.wire import Answer
 
-_REFUSED, _CALM_DOWN = 7, 11  # error codes
+_CALM_DOWN = 11  # an error code
 
 
 @define
@@ -53,7 +54,8 @@ class Line:
         self.answered_late = False  # or too late
         self.follows_answered = False  # and on the one that it gracefully replaced
         self.pinged: float | None = None  # when a PING went that nothing has answered
-        self.pings = 0  # since the server last said something of its own accord
+        self.pings = 0  # since the server last answered a call
+        self.pings_unanswered = 0  # since it last answered one that the client still waited for
         self.given_up = False  # the client has a reason to close it
         self.leaving = False  # and another one, once its calls have ended
         self._asked_last = -PING_WITHOUT_STRIKE
@@ -128,7 +130,8 @@ class Line:
         self.pings = 0
         if stream_id in self.calls:
             self.last_used = trio.current_time()
-            self._tenure.ledger.answered(self.calls.pop(stream_id), answer)
+            if self._tenure.ledger.answered(self.calls.pop(stream_id), answer):
+                self.pings_unanswered = 0
             return
         probe = self.probe
         if probe is None or probe.stream_id != stream_id:
@@ -137,7 +140,9 @@ class Line:
         if trio.current_time() >= probe.since + PROBE_TIMEOUT:
             self.probe = None
             self._tenure.told_late(self, found)
-        elif answer.reset == _REFUSED and probe.refusals < RESENT:
+            return
+        self.pings_unanswered = 0
+        if answer.reset == REFUSED_STREAM and probe.refusals < RESENT:
             probe.stream_id, probe.refusals = None, probe.refusals + 1
         else:
             self.probe, self.pending = None, found
@@ -165,6 +170,7 @@ class Line:
         if self is self._tenure.current:
             self._tenure.check_pace()
         self.pings += 1
+        self.pings_unanswered += 1
         if self.pings > PINGS_BETWEEN_ANSWERS and now < self._asked_last + PING_WITHOUT_STRIKE - EPSILON:
             self._tenure.suspect(f"the server got {self.pings} PINGs and sent nothing in between")
         self.pinged = self._asked_last = now

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHRINK_FOR: Final = 60.0  # real seconds, by default
+_LINES_SHOWN: Final = 60  # of the trace of a fault; its file has all
 _PROGRESS_EVERY: Final = 100  # seeds
 
 
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=_whole, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--trace", action="store_true", help="print what happens in the first world, and end")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="do what a trace says, and print what happens")
+    parser.add_argument(
+        "--patience", type=float, default=900.0, metavar="SECONDS", help="real ones, for any world to end"
+    )
     parser.add_argument("--shrink", type=float, default=SHRINK_FOR, metavar="SECONDS", help="real ones, for each fault")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for traces of faults")
     options = parser.parse_args(arguments)
@@ -106,20 +109,29 @@ def _run_many(options: argparse.Namespace) -> int:
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
     one = partial(run_one, hours=options.hours, patience=options.shrink)
-    reports: list[Report] = []
-    jobs = min(options.jobs, options.seeds)
-    with multiprocessing.get_context("spawn").Pool(jobs) if jobs > 1 else nullcontext() as pool:
-        for report in map(one, seeds) if pool is None else pool.imap_unordered(one, seeds):
-            reports.append(report)
+    reports: dict[int, Report] = {}
+    with multiprocessing.get_context("spawn").Pool(max(1, min(options.jobs, options.seeds))) as pool:
+        coming = pool.imap_unordered(one, seeds)
+        while len(reports) < options.seeds:
+            try:
+                report = coming.next(options.patience)
+            except multiprocessing.TimeoutError:  # a world whose tasks wait for ever can say nothing itself
+                stuck = [str(seed) for seed in seeds if seed not in reports][: options.jobs]
+                _tell(
+                    f"nothing has ended for {options.patience:g} s: look at seeds {', '.join(stuck)}, each with --trace"
+                )
+                return 1
+            reports[report.seed] = report
             if report.wrong:
                 tell_fault(report, options.folder)
             if len(reports) % _PROGRESS_EVERY == 0:
                 _tell(f"{len(reports)} seeds after {time.monotonic() - began:.0f} s")
-    wrong = sorted(report.seed for report in reports if report.wrong)
+    wrong = sorted(report.seed for report in reports.values() if report.wrong)
     _tell(
         f"{len(reports)} seeds from {options.first} on, {options.hours:g} h each: "
-        f"{sum(report.operations for report in reports)} operations, {sum(report.lines for report in reports)} lines, "
-        f"{sum(report.cpu for report in reports):.0f} s of CPU, {time.monotonic() - began:.0f} s"
+        f"{sum(report.operations for report in reports.values())} operations, "
+        f"{sum(report.lines for report in reports.values())} lines, "
+        f"{sum(report.cpu for report in reports.values()):.0f} s of CPU, {time.monotonic() - began:.0f} s"
     )
     _tell(f"wrong: {len(wrong)}, seeds {', '.join(map(str, wrong))}" if wrong else "all is well")
     return 1 if wrong else 0
@@ -137,6 +149,17 @@ def run_one(seed: int, hours: float, patience: float, **knobs: Any) -> Report:
     return report
 
 
+def _abridged(trace: str) -> str:
+    """A trace for a terminal: of a long one, what was done and how it ended."""
+    lines = trace.splitlines(keepends=True)
+    if len(lines) <= _LINES_SHOWN:
+        return trace
+    last = len(lines) - _LINES_SHOWN // 2
+    return "".join(
+        line for number, line in enumerate(lines) if number in (0, *range(last, len(lines))) or " > " in line
+    )
+
+
 def _tell(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -146,4 +169,4 @@ def tell_fault(report: Report, folder: Path) -> None:
     """Print what was wrong with a seed, and write its smallest trace to a file of the folder."""
     file = folder / f"viewreg-simulation-{report.seed}.trace"
     file.write_text(report.trace, encoding="utf-8")
-    _tell(f"seed {report.seed}: {report.wrong}\n{report.trace}replay it: nox -s simulate -- --replay {file}")
+    _tell(f"seed {report.seed}: {report.wrong}\n{_abridged(report.trace)}replay it: nox -s simulate -- --replay {file}")

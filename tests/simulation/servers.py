@@ -28,6 +28,7 @@ from simulation.wire import (
     PING,
     PREFACE_SIZE,
     PROBE_PATH,
+    REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
     Cutter,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 NEVER: Final = 2**31 - 1  # a stream id that no call reaches
 GARBAGE: Final = b"\xff\xff\xff"  # is no message of protobuf's
 NONSENSE: Final = bytes(range(255, 155, -1))  # is no HTTP/2
-REFUSED_STREAM: Final = 7  # the error code
+_CREDIT_DUE: Final = 32_768  # bytes; until then the client has window enough
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -175,6 +176,7 @@ class _Session:
         self._calls: Final[dict[int, _Call]] = {}  # begun and not answered
         self._agenda: Final[list[_Due]] = []  # a heap
         self._order: Final = itertools.count()
+        self._consumed = 0  # bytes, of which the client has not been told
         self._highest = 0  # stream id seen
         self._limit = NEVER  # later streams are ignored
         self._leaving = False
@@ -257,8 +259,10 @@ class _Session:
                 number = None if head[b":path"] == PROBE_PATH else int(head[CALL_NUMBER])
                 self._calls[frame.stream_id] = _Call(number, head[b":path"])
         elif frame.kind == DATA:
-            if frame.payload:
-                self._say(frames.window_update(0, len(frame.payload)))
+            self._consumed += len(frame.payload)
+            if self._consumed >= _CREDIT_DUE:
+                self._say(frames.window_update(0, self._consumed))
+                self._consumed = 0
             if frame.stream_id in self._calls:
                 self._calls[frame.stream_id].body += frame.payload
         elif frame.kind == RST_STREAM:

@@ -254,6 +254,9 @@ class Tenure:
             earliest = self._dialled_before + ON_DEMAND if self._replaced is not None else 0.0
             patience = 0.0 if self._replaced is not None and self._replaced.answered else BACKOFF_LATEST
             latest = max(self._idle_since + patience, earliest)
+            asked = self.ledger.refused.get(self.address, -math.inf)
+            if asked > self._idle_since and self._replaced is None:
+                latest = min(latest, max(asked, self._dialled + ON_DEMAND, self._probed + ON_DEMAND))
             if self._candidate is None and self.is_late(latest):
                 self.suspect(f"not dialled for {now - self._idle_since:.3f} s")
             return
@@ -261,7 +264,7 @@ class Tenure:
             latest = self._probed + (PROBE_LATEST if self._settled else PROBE_RETRY)
             if self.is_late(max(latest, self._judged_at, line.up_since)):
                 self.suspect(f"not probed for {now - max(self._probed, line.up_since):.3f} s")
-        patient = line.pings >= PINGS_BETWEEN_ANSWERS or self.calmed
+        patient = line.pings_unanswered >= PINGS_BETWEEN_ANSWERS or self.calmed
         if line.pinged is None and not patient and self.is_late(line.heard + PING_AFTER):
             self.suspect(f"no PING after {now - line.heard:.3f} s of silence")
 

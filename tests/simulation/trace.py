@@ -1,6 +1,6 @@
 """Traces: what happened in one world, as text that can be read, compared and replayed.
 
-    viewreg simulation 1, seed 17, 3600 s
+    viewreg simulation 2, seed 17, 3600 s
     0.000000 > 0.000 start h1:1
     0.003000 h1:1 is dialled
 
@@ -22,7 +22,7 @@ from simulation.operations import Operation, TraceError, parse
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION: Final = 1  # to be raised with every change of what a seed gives or of what an operation does
+VERSION: Final = 2  # to be raised with every change of what a seed gives or of what an operation does
 
 _HEADER: Final = re.compile(r"viewreg simulation (\d+), seed (\d+), (\d+(?:\.\d+)?) s")
 _MARK: Final = " > "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
 ACK: Final = 1
+REFUSED_STREAM: Final = 7  # the error code
 PREFACE_SIZE: Final = len(PREFACE)
 PROBE_PATH: Final = b"/rpc.Diagnostics/stats"
 CALL_NUMBER: Final = b"x-call"  # the metadata by which a call of the simulation is known

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from viewreg import Endpoint, Registry, View
 
 _NAME: Final = "viewreg simulation"  # before every seed: Python mixes the text well
+_RESTLESS: Final = 10_000  # passes of the scheduler in one moment; some twenty are usual
 _PROMPT: Final = 0.15  # seconds one way, past which a server is not called good
 
 
@@ -131,7 +132,7 @@ class World:
 
     async def run(self) -> None:
         """Do the operations, wait for the end, and leave the registry if one is open."""
-        trio.lowlevel.add_instrument(AtRest(self._settle))
+        trio.lowlevel.add_instrument(AtRest(self._settle, lambda: self.complain("the tasks do not come to rest")))
         with self._scope:
             async with trio.open_nursery() as self.nursery:
                 for host in chance.HOSTS:
@@ -278,12 +279,18 @@ def _condition(server: Server) -> str:
 
 
 class AtRest(trio.abc.Instrument):
-    """Calls a function whenever all tasks wait, before the clock jumps."""
+    """Calls `then` whenever all tasks wait, before the clock jumps; and `never` if that does not come about."""
 
-    def __init__(self, then: Callable[[], None]) -> None:
+    def __init__(self, then: Callable[[], None], never: Callable[[], None]) -> None:
         self._then: Final = then
+        self._never: Final = never
+        self._passes = 0  # of the scheduler, since all tasks waited
 
     def before_io_wait(self, timeout: float) -> None:
+        self._passes += 1
         statistics = trio.lowlevel.current_statistics()
         if statistics.tasks_runnable == 0 and statistics.seconds_to_next_deadline > 0:
+            self._passes = 0
             self._then()
+        elif self._passes % _RESTLESS == 0:
+            self._never()

@@ -132,6 +132,7 @@ class Ledger:
         if number in self.calls:
             call = self.calls[number]
             call.sent, call.unprocessed = False, True
+            self._wanted[call.address] = trio.current_time()
 
     def lost(self, number: int) -> None:
         """Its connection was lost."""

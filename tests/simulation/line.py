@@ -94,7 +94,8 @@ class Line:
 
     def on_bytes(self) -> None:
         self._tenure.touched = True
-        self.heard, self.pinged = trio.current_time(), None
+        self.heard = self._tenure.heard = trio.current_time()
+        self.pinged = None
 
     def on_nonsense(self) -> None:
         self._lost()
@@ -124,6 +125,9 @@ class Line:
             self._tenure.suspect("two probes at a time")
         self._tenure.probes(self)
         self.probe = _Probe(now, stream_id, maybe_old=waiting)
+
+    def on_data(self) -> None:
+        self.pings = 0
 
     def on_answer(self, stream_id: int, answer: Answer) -> None:
         self._tenure.touched = True

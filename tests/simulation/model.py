@@ -216,8 +216,7 @@ class Model:
         since = max(truth.since, tenure.began)
         if truth.condition == "silent":
             # Cut towards the server alone, it may go on to answer calls for a while.
-            heard = tenure.current.heard if tenure.current is not None else since
-            due = max(since, heard) + SILENCE_NOTICED
+            due = max(since, tenure.heard) + SILENCE_NOTICED
             if view.healthy and not tenure.calmed and now > due + self.stalls.since(since) + EPSILON:
                 self._complain(f"{address}: healthy, and silent for {now - since:.3f} s")
         if truth.condition != "good":

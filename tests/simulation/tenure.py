@@ -55,6 +55,7 @@ class Tenure:
         self.began: Final = trio.current_time()
         self.states = {State()}
         self.lines: Final[dict[Line, None]] = {}  # connections whose client has not closed them, and dials
+        self.heard = -math.inf  # when anything was last heard of it; written by lines
         self.touched = True  # something has happened since it last came to rest
         self.calmed = False  # the server has complained of PINGs
         self.ledger: Final = ledger

@@ -111,6 +111,9 @@ class Witness(Protocol):
     def on_goaway(self, code: int, last_stream_id: int) -> None:
         """The client has read a GOAWAY."""
 
+    def on_data(self) -> None:
+        """The client has read a part of an answer."""
+
     def on_answer(self, stream_id: int, answer: Answer) -> None:
         """The client has read the end of a call."""
 
@@ -160,8 +163,14 @@ class Tap(trio.abc.Stream):
             self._witness.on_end()
             return data
         self._witness.on_bytes()
+        goaway: Frame | None = None
         for frame in self._received.feed(data):
-            self._on_received(frame)
+            if frame.kind == GOAWAY:
+                goaway = frame
+            else:
+                self._on_received(frame)
+        if goaway is not None:  # what was answered with it comes first, and of two of them the last is the word
+            self._witness.on_goaway(goaway.code, int.from_bytes(goaway.payload[:4], "big"))
         if not self._greeted:
             self._witness.on_nonsense()
         return data
@@ -187,9 +196,8 @@ class Tap(trio.abc.Stream):
         if frame.kind == SETTINGS and not frame.flags & ACK and not self._greeted:
             self._greeted = True
             self._witness.on_greeting()
-        elif frame.kind == GOAWAY:
-            self._witness.on_goaway(frame.code, int.from_bytes(frame.payload[:4], "big"))
         elif frame.kind == DATA:
+            self._witness.on_data()
             self._bodies[frame.stream_id] = self._bodies.get(frame.stream_id, b"") + frame.payload
         elif frame.kind == RST_STREAM:
             self._end(frame.stream_id, None, frame.code)

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from itertools import zip_longest
 from pathlib import Path
+from typing import Final
 
 import nox
 
@@ -72,9 +74,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, in several processes."""
+    """Run the tests, in several processes; then see that a simulated world is the same as on the other Pythons."""
     session.install(".[test]")
     _test(session)
+    if not session.posargs:
+        _compare_worlds(session)
 
 
 @nox.session
@@ -102,6 +106,23 @@ def fuzz(session: nox.Session) -> None:
 def _test(session: nox.Session, *options: str) -> None:
     processes = ("--numprocesses=auto", "--dist=worksteal")
     session.run("python", "-W", "error", "-m", "pytest", *processes, *options, *session.posargs)
+
+
+_WORLDS: Final[dict[str, str]] = {}  # the trace of one world, by Python; all sessions of one run share this process
+
+
+def _compare_worlds(session: nox.Session) -> None:
+    world = ("--trace", "--first", "7", "--hours", "0.5")
+    trace = session.run(
+        *("python", "-W", "error", "-m", "simulation", *world), env={"PYTHONPATH": "tests"}, silent=True
+    )
+    _WORLDS[str(session.python)] = trace = str(trace)
+    first, other = next(iter(_WORLDS.items()))
+    if trace != other:
+        lines = zip_longest(trace.splitlines(), other.splitlines())
+        number, (here, there) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
+        session.error(f"line {number} of {' '.join(world)}: {here!r} on {session.python}, {there!r} on {first}")
+    session.log("a world of %d lines is the same on Python %s", trace.count("\n"), ", ".join(_WORLDS))
 
 
 @nox.session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +12,13 @@ import pytest
 
 from simulation.operations import TraceError, parse
 from simulation.program import main, recipe_of, run_one, tell_fault
-from simulation.trace import VERSION, Recipe, read
+from simulation.trace import VERSION, VIEWREG, Recipe, read
 from simulation.world import run
 from viewreg import Backoff
 
 ROOT = Path(__file__).parent.parent
-HEADER = f"viewreg simulation {VERSION}, seed 17, 60 s"
+HEADER = f"viewreg simulation {VERSION}, viewreg {VIEWREG}, seed 17, 60 s"
+END = "60.000000 the end\n"
 SEED, HOURS = 7, 0.05  # of the world that is run again and again
 
 UP = ("0 start h1:1", "0.001 list h1:1", "0.002 open")
@@ -82,20 +82,13 @@ def traced(python: str, hash_seed: str) -> bytes:
 
 
 def test_the_same_in_two_processes() -> None:
-    """The same seed gives the same trace, byte for byte, whatever the hashes of strings are."""
+    """The same seed gives the same trace, byte for byte, whatever the hashes of strings are.
+
+    That it is the same on all Pythons, too, `nox -s tests` sees: no environment has two of them.
+    """
     trace = run(recipe_of(SEED, HOURS)).text.encode()
     assert len(trace.splitlines()) > 100
     assert traced(sys.executable, "1") == traced(sys.executable, "2") == trace
-
-
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
-def test_the_same_in_another_python(version: str) -> None:
-    """And whichever version of Python runs it."""
-    python = shutil.which(f"python{version}")
-    modules = "import trio, purerpc, attrs, hpack, xxhash"
-    if python is None or subprocess.run([python, "-c", modules], capture_output=True, check=False).returncode:
-        pytest.skip(f"there is no python{version} with viewreg's dependencies on the path")
-    assert traced(python, "0") == run(recipe_of(SEED, HOURS)).text.encode()
 
 
 def test_a_trace_can_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,42 +155,98 @@ def test_a_trace_that_is_changed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "what happened now is not what it tells" in capsys.readouterr().err
 
 
+HEADER_FORM = "expected 'viewreg simulation VERSION, viewreg VERSION, seed SEED, SECONDS s'"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "first line ''"),
-        ("viewreg simulation 1, seed x, 60 s", "expected 'viewreg simulation VERSION, seed SEED, SECONDS s'"),
-        (f"viewreg simulation {VERSION + 1}, seed 17, 60 s", f"expected version {VERSION}"),
-        (f"{HEADER}\n1.0 > 1.0 explode h1:1", "verb 'explode': expected one of start, kill"),
-        (f"{HEADER}\n1.0 > soon kill h1:1", "expected a number of seconds first"),
-        (f"{HEADER}\n1.0 > inf kill h1:1", "expected a number of seconds first"),
-        (f"{HEADER}\n1.0 > 1.0 kill", "0 words after kill: expected 1"),
-        (f"{HEADER}\n1.0 > 1.0 stall -1", "'-1': expected a number from 0 on"),
-        (f"{HEADER}\n1.0 > 1.0 goaway h1:1 x", "'x': expected a whole number from 0 on"),
-        (f"{HEADER}\n1.0 > 1.0 cut h1:1 up", "'up': expected one of both, to-server, to-client"),
+        ("", f"first line '': {HEADER_FORM}"),
+        ("\0\n\n", f"first line '\\x00': {HEADER_FORM}"),
+        (HEADER.replace("17", "x"), HEADER_FORM),
+        (HEADER.replace("17", "9" * 5000), HEADER_FORM),
+        (HEADER.replace("60", "9" * 400), HEADER_FORM),
+        (HEADER.replace(f"{VERSION},", "2,", 1), f"a trace of version 2: expected version {VERSION}"),
+        (HEADER.replace(VIEWREG, "0.0.9"), f"a trace of viewreg 0.0.9: expected {VIEWREG}, or --any-viewreg"),
+        (HEADER, f"cut short: last line {HEADER!r}: expected 'SECONDS the end' or 'SECONDS wrong: WHAT'"),
+        (f"{HEADER}\n1.0 > 1.0 kill h1:1\n1.0 h1:1 is di", "cut short: last line '1.0 h1:1 is di'"),
     ],
 )
 def test_no_trace(text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A text that is no trace, or one of another version, is refused with what was expected."""
+    """A text that is no trace, a part of one, or one of another version, is refused with what was expected."""
     (tmp_path / "trace").write_text(text)
     assert main(["--replay", str(tmp_path / "trace")]) == 2
-    assert words in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        ("1.0 explode h1:1", "verb 'explode': expected one of start, kill"),
+        ("soon kill h1:1", "expected a number of seconds first"),
+        ("inf kill h1:1", "expected a number of seconds first"),
+        ("1.0 kill", "0 words after kill: expected 1"),
+        ("1.0 kill h9:1", "'h9:1': expected one of h1:1, h2:1, h3:1, h4:1, h5:1"),
+        ("1.0 list h1:1 h2", "'h2': expected one of h1:1, h2:1, h3:1, h4:1, h5:1, or one with ;NOTE"),
+        ("1.0 stall -1", "'-1': expected a number from 0 on"),
+        ("1.0 stall inf", "'inf': expected a number from 0 on"),
+        ("1.0 call 1 h1:1 ask nan 1 0", "'nan': expected a number from 0 on, or inf"),
+        ("1.0 goaway h1:1 x", "'x': expected a whole number from 0 to 4294967295"),
+        ("1.0 goaway h1:1 4294967296", "'4294967296': expected a whole number from 0 to 4294967295"),
+        ("1.0 behave h1:1 fail 17", "'17': expected a whole number from 1 to 16"),
+        ("1.0 behave h1:1 slow long", "'long': expected a number from 0 on"),
+        ("1.0 wait 1 stable -", "'-': expected a number from 0 on"),
+        ("1.0 cut h1:1 up", "'up': expected one of both, to-server, to-client"),
+    ],
+)
+def test_no_operation(operation: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be done is refused before anything is, with what can be."""
+    (tmp_path / "trace").write_text(f"{HEADER}\n1.0 > {operation}\n{END}")
+    assert main(["--replay", str(tmp_path / "trace")]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.out == ""
+
+
+def test_a_trace_of_another_viewreg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is replayed if that is meant: so it can be seen whether a later version has mended what it tells of."""
+    (tmp_path / "trace").write_text(f"{HEADER.replace(VIEWREG, '0.0.9')}\n0.0 > 0.0 start h1:1\n{END}")
+    assert main(["--any-viewreg", "--replay", str(tmp_path / "trace")]) == 0
+    assert capsys.readouterr().out == f"{HEADER}\n0.000000 > 0.000 start h1:1\n{END}"
+
+
+@pytest.mark.parametrize("seconds", [0.001, 59.5, 999.999, 12345.678, 3_600_000.0])
+def test_a_header_says_the_time(seconds: float) -> None:
+    """Whatever time a world may last, its trace says it so that it can be read again."""
+    recipe = Recipe(3, seconds, ())
+    assert read(f"{recipe.header}\n{END}") == recipe
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--first", "x1"], "'x1': expected a whole number from 0 on"),
+        (["--first", "0x10"], "'0x10': expected a whole number from 0 on"),
+        (["--first", "1_000"], "'1_000': expected a whole number from 0 on"),
+        (["--first", "9" * 19], "expected a whole number from 0 on, of at most 18 digits"),
+        (["--first", ""], "'': expected a whole number from 0 on"),
         (["--seeds", "-1"], "'-1': expected a whole number from 0 on"),
-        (["--hours", "0"], "'0': expected a number of hours above 0"),
-        (["--hours", "nan"], "'nan': expected a number of hours above 0"),
+        (["--seeds", "0"], "'0': expected 1 or more"),
+        (["--hours", "0"], "'0': expected a number of hours above 0, up to 1000"),
+        (["--hours", "nan"], "'nan': expected a number of hours above 0, up to 1000"),
         (["--jobs", "two"], "'two': expected a whole number from 0 on"),
+        (["--patience", "-1"], "'-1': expected a number of seconds above 0, up to 3600000"),
+        (["--folder", "/nowhere/at/all"], "'/nowhere/at/all': expected a folder that exists"),
+        (["--trace", "--replay", "x"], "argument --replay: not allowed with argument --trace"),
     ],
 )
 def test_bad_arguments(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An argument that is none is refused with what was expected."""
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         main(arguments)
+    assert stopped.value.code == 2
     assert words in capsys.readouterr().err
 
 

@@ -13,12 +13,10 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from simulation.calls import KINDS
-from simulation.operations import Operation
+from simulation.operations import HOSTS, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-HOSTS: Final = tuple(f"h{number}:1" for number in range(1, 6))
 
 _EPISODE_EVERY: Final = 25.0  # seconds, in the mean; so for the others
 _MOMENT_EVERY: Final = 30.0

@@ -4,6 +4,7 @@ Rules:
 * An operation is a moment, a verb and words. Verbs are a table, which says what words each takes; anything else is
   refused, with what is allowed.
 * Moments are whole milliseconds, so that a text says them exactly.
+* Whatever passes here can be done: what a person writes into a trace never looks like a fault of viewreg.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from simulation.calls import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+HOSTS: Final = tuple(f"h{number}:1" for number in range(1, 6))  # all servers that there are
 
 
 class TraceError(ValueError):
@@ -41,58 +45,90 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 def _number(word: str) -> str:
     try:
-        good = float(word) >= 0
+        good = 0 <= float(word) < math.inf
     except ValueError:
         good = False
     return "" if good else "a number from 0 on"
 
 
-def _count(word: str) -> str:
-    return "" if word.isdecimal() else "a whole number from 0 on"
+def _number_or_inf(word: str) -> str:
+    return _number(word) and ("" if word == "inf" else "a number from 0 on, or inf")
 
 
-def _text(word: str) -> str:
+def _whole(first: int, last: int) -> Callable[[str], str]:
+    def check(word: str) -> str:
+        good = word.isascii() and word.isdecimal() and len(word) <= len(str(last)) and first <= int(word) <= last
+        return "" if good else f"a whole number from {first} to {last}"
+
+    return check
+
+
+def _item(word: str) -> str:
+    return "" if word.partition(";")[0] in HOSTS else f"one of {', '.join(HOSTS)}, or one with ;NOTE"
+
+
+def _anything(word: str) -> str:
     return ""
 
 
+_count: Final = _whole(0, 10**9)
+_code: Final = _whole(0, 2**32 - 1)
+_hash: Final = _whole(0, 2**64 - 1)
+_host: Final = _one_of(*HOSTS)
 _WAY: Final = _one_of("both", "to-server", "to-client")
 
 # What each verb takes. The last one of "list" may come any number of times.
 VERBS: Final[dict[str, tuple[Callable[[str], str], ...]]] = {
     # servers, each first
-    "start": (_text,),
-    "kill": (_text,),
-    "freeze": (_text,),
-    "thaw": (_text,),
-    "cut": (_text, _WAY),
-    "heal": (_text,),
-    "dials": (_text, _one_of("accept", "refuse", "black-hole")),
-    "delay": (_text, _number, _number),
-    "reset": (_text,),
-    "close": (_text,),
-    "half-close": (_text,),
-    "greet": (_text, _one_of("settings", "nothing", "nonsense")),
+    "start": (_host,),
+    "kill": (_host,),
+    "freeze": (_host,),
+    "thaw": (_host,),
+    "cut": (_host, _WAY),
+    "heal": (_host,),
+    "dials": (_host, _one_of("accept", "refuse", "black-hole")),
+    "delay": (_host, _number, _number),
+    "reset": (_host,),
+    "close": (_host,),
+    "half-close": (_host,),
+    "greet": (_host, _one_of("settings", "nothing", "nonsense")),
     "behave": (
-        _text,
+        _host,
         _one_of("answer", "fail", "hang", "slow", "garble", "view-type", "encoding", "partition", "refuse", "reset"),
-        _number,
+        _anything,
     ),
-    "pings": (_text, _one_of("answered", "ignored")),
-    "serve": (_text, _one_of("SPO", "POS"), _count, _count),
-    "goaway": (_text, _count),
-    "drain": (_text,),
+    "pings": (_host, _one_of("answered", "ignored")),
+    "serve": (_host, _one_of("SPO", "POS"), _hash, _hash),
+    "goaway": (_host, _code),
+    "drain": (_host,),
     # discovery; an endpoint is an address, or address;note
-    "list": (_text,),
+    "list": (_item,),
     "discovery": (_one_of("fails", "recovers", "lies", "talks-nonsense"),),
     # the program
     "stall": (_number,),
-    "call": (_count, _text, _one_of(*KINDS), _number, _count, _number),  # number, server, kind, deadline, count, pause
+    "call": (
+        _count,
+        _host,
+        _one_of(*KINDS),
+        _number_or_inf,
+        _count,
+        _number,
+    ),  # number, server, kind, deadline, count, pause
     "leave": (_count,),  # the call of that number
     "read": (_count, _number),  # number, pause
-    "wait": (_count, _one_of("change", "stable", "count", "healthy"), _text),
+    "wait": (_count, _one_of("change", "stable", "count", "healthy"), _anything),
     "stop": (_count,),  # the reader or waiter of that number
     "open": (),
     "close-registry": (_one_of("by-leaving", "by-cancelling", "by-raising"),),
+}
+# What the last word has to be, where the one before says that.
+_AMOUNTS: Final = {
+    ("behave", "fail"): _whole(1, 16),
+    ("behave", "slow"): _number,
+    ("behave", "reset"): _code,
+    ("wait", "stable"): _number,
+    ("wait", "count"): _count,
+    ("wait", "healthy"): _host,
 }
 
 
@@ -100,7 +136,7 @@ def parse(line: str) -> Operation:
     """Read one line. Raises `TraceError`."""
     at, _, rest = line.strip().partition(" ")
     verb, *words = rest.split() or [""]
-    if _number(at) or math.isinf(float(at)):
+    if _number(at):
         raise TraceError(f"{line!r}: expected a number of seconds first, from 0 on")
     if verb not in VERBS:
         raise TraceError(f"{line!r}: verb {verb!r}: expected one of {', '.join(VERBS)}")
@@ -109,6 +145,8 @@ def parse(line: str) -> Operation:
         kinds = kinds * len(words)
     if len(words) != len(kinds):
         raise TraceError(f"{line!r}: {len(words)} words after {verb}: expected {len(kinds)}")
+    if len(words) > 1 and (verb, words[-2]) in _AMOUNTS:
+        kinds = (*kinds[:-1], _AMOUNTS[verb, words[-2]])
     for word, kind in zip(words, kinds, strict=True):
         if expected := kind(word):
             raise TraceError(f"{line!r}: {word!r}: expected {expected}")

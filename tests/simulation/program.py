@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SHRINK_FOR: Final = 60.0  # real seconds, by default
 _LINES_SHOWN: Final = 60  # of the trace of a fault; its file has all
 _PROGRESS_EVERY: Final = 100  # seeds
+_DIGITS: Final = 18  # of a seed; more would not be read by all that reads numbers
+_MOST_HOURS: Final = 1000
 
 
 @define
@@ -44,20 +46,24 @@ class Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the status to exit with: 1 if something was wrong."""
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
-    parser.add_argument("--seeds", type=_whole, default=10, help="how many worlds")
+    parser.add_argument("--seeds", type=_some, default=10, help="how many worlds")
     parser.add_argument("--first", type=_whole, default=0, metavar="SEED", help="of the first one; the others follow")
     parser.add_argument("--hours", type=_hours, default=1.0, help="virtual ones, of each world")
-    parser.add_argument("--jobs", type=_whole, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--trace", action="store_true", help="print what happens in the first world, and end")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="do what a trace says, and print what happens")
+    parser.add_argument("--jobs", type=_some, default=os.cpu_count() or 1, help="processes")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--trace", action="store_true", help="print what happens in the first world, and end")
+    one.add_argument("--replay", type=Path, metavar="FILE", help="do what a trace says, and print what happens")
+    parser.add_argument("--any-viewreg", action="store_true", help="replay a trace of another version of viewreg, too")
     parser.add_argument(
-        "--patience", type=float, default=900.0, metavar="SECONDS", help="real ones, for any world to end"
+        "--patience", type=_seconds, default=900.0, metavar="SECONDS", help="real ones, for any world to end"
     )
-    parser.add_argument("--shrink", type=float, default=SHRINK_FOR, metavar="SECONDS", help="real ones, for each fault")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for traces of faults")
+    parser.add_argument(
+        "--shrink", type=_seconds, default=SHRINK_FOR, metavar="SECONDS", help="real ones, for each fault"
+    )
+    parser.add_argument("--folder", type=_folder, default=Path(tempfile.gettempdir()), help="for traces of faults")
     options = parser.parse_args(arguments)
     if options.replay is not None:
-        return _replay(options.replay)
+        return _replay(options.replay, any_viewreg=options.any_viewreg)
     if options.trace:
         return _print(run(recipe_of(options.first, options.hours)))
     return _run_many(options)
@@ -70,25 +76,47 @@ def recipe_of(seed: int, hours: float) -> Recipe:
 
 
 def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 on")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 on, of at most {_DIGITS} digits")
     return int(text)
 
 
+def _some(text: str) -> int:
+    count = _whole(text)
+    if not count:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 or more")
+    return count
+
+
 def _hours(text: str) -> float:
+    return _amount(text, "hours", _MOST_HOURS)
+
+
+def _seconds(text: str) -> float:
+    return _amount(text, "seconds", _MOST_HOURS * 3600)
+
+
+def _amount(text: str, unit: str, most: int) -> float:
     try:
-        hours = float(text)
+        amount = float(text)
     except ValueError:
-        hours = -1.0
-    if not 0 < hours <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of hours above 0, up to 1000")
-    return hours
+        amount = -1.0
+    if not 0 < amount <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of {unit} above 0, up to {most}")
+    return amount
 
 
-def _replay(file: Path) -> int:
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if not folder.is_dir():  # found now, and not when the first fault is to be written
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a folder that exists")
+    return folder
+
+
+def _replay(file: Path, *, any_viewreg: bool) -> int:
     try:
         text = file.read_text(encoding="utf-8")
-        recipe = read(text)
+        recipe = read(text, any_viewreg=any_viewreg)
     except (OSError, UnicodeDecodeError, TraceError) as error:
         sys.stderr.write(f"{file}: {error}\n")
         return 2

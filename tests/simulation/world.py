@@ -19,10 +19,10 @@ from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import viewreg._transport.purerpc  # noqa: F401  # first: purerpc cannot be imported beside h2 4 without it
-from simulation import chance
 from simulation.deeds import DEEDS
 from simulation.locator import Locator
 from simulation.model import Model
+from simulation.operations import HOSTS
 from simulation.readers import Reader, Waiter
 from simulation.schedule import seeded
 from simulation.servers import Server
@@ -112,7 +112,7 @@ class World:
         rise, fall, drain = rng.choice((1, 1, 1, 2)), rng.choice((1, 1, 1, 2)), rng.choice((10.0, 10.0, 0.0))
         self.outcome: Final = Outcome(recipe.header)
         self.config: Final = evolve(Config(rise=rise, fall=fall, drain_timeout=drain), **knobs)
-        self.model: Final = Model(chance.HOSTS, rise, fall, self.complain)
+        self.model: Final = Model(HOSTS, rise, fall, self.complain)
         self.clock: Final = clock
         self._network: Final = MemoryNetwork(recipe.seed)
         self.locator: Final = Locator()
@@ -135,7 +135,7 @@ class World:
         trio.lowlevel.add_instrument(AtRest(self._settle, lambda: self.complain("the tasks do not come to rest")))
         with self._scope:
             async with trio.open_nursery() as self.nursery:
-                for host in chance.HOSTS:
+                for host in HOSTS:
                     self.servers[host] = Server(host, self._network, self.nursery, self.model.ledger.taken)
                 self._others = trio.lowlevel.current_statistics().tasks_living
                 for operation in self._recipe.operations:

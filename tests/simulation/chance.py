@@ -127,6 +127,7 @@ class _Draw:
             words = self.rng.choice(
                 (
                     *(("stable", "0"), ("stable", "5"), ("stable", "60"), ("count", "3"), ("count", "5")),
+                    *(("served", "1"), ("served", "3")),
                     *(("healthy", host) for host in HOSTS),
                     ("change", "-"),
                 )
@@ -140,7 +141,7 @@ class _Draw:
 
     def registries(self) -> None:
         for at in self._moments(_OPEN_FOR):
-            self.add(at, "close-registry", self.rng.choice(("by-leaving", "by-cancelling", "by-raising")))
+            self.add(at, "close-registry", self.rng.choice(("by-leaving", "by-cancelling", "by-raising", "by-listing")))
             begin = at + 0.5 + 5 * self.rng.random()
             self.add(begin, "open")
             for pause in (0.0, 0.02, 0.4, 3.0):
@@ -172,6 +173,7 @@ _EPISODES: Final[tuple[Callable[[Random], tuple[_Words, _Words]], ...]] = (
     lambda rng: (("behave", "slow", rng.choice(("0.2", "4.9", "5.1", "20"))), _ANSWER),
     lambda rng: (("behave", rng.choice(("garble", "view-type", "encoding", "partition")), "0"), _ANSWER),
     lambda _: (("behave", "refuse", "0"), _ANSWER),
+    lambda _: (("behave", "leave", "0"), _ANSWER),
     lambda rng: (("behave", "reset", rng.choice(("2", "8", "11", "12"))), _ANSWER),
     lambda _: (("kill",), ("start",)),
     lambda _: (("kill",), ("start",)),

@@ -17,7 +17,6 @@ from simulation.rules import (
     CLOSING,
     CONNECT_TIMEOUT,
     EPSILON,
-    PING_AFTER,
     PING_TIMEOUT,
     PING_WITHOUT_STRIKE,
     PINGS_BETWEEN_ANSWERS,
@@ -56,6 +55,7 @@ class Line:
         self.pinged: float | None = None  # when a PING went that nothing has answered
         self.pings = 0  # since the server last answered a call
         self.pings_unanswered = 0  # since it last answered one that the client still waited for
+        self.ping_after = tenure.ping_after  # seconds of silence
         self.given_up = False  # the client has a reason to close it
         self.leaving = False  # and another one, once its calls have ended
         self._asked_last = -PING_WITHOUT_STRIKE
@@ -71,7 +71,7 @@ class Line:
     @property
     def explains_losses(self) -> bool:
         """Whether calls on it may have been lost."""
-        return self.given_up or self._tenure.over
+        return self.given_up or self._tenure.cuts_calls
 
     def refused(self) -> None:
         """The dial has failed."""
@@ -90,7 +90,7 @@ class Line:
 
     def connected(self) -> None:
         """The dial has succeeded."""
-        self.heard = trio.current_time()
+        self.heard, self.ping_after = trio.current_time(), self._tenure.ping_after
 
     def on_bytes(self) -> None:
         self._tenure.touched = True
@@ -104,7 +104,8 @@ class Line:
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last_stream_id]:
             self._tenure.ledger.unprocessed(self.calls.pop(stream_id))
         if code != 0:
-            self._tenure.calmed = self._tenure.calmed or code == _CALM_DOWN
+            if code == _CALM_DOWN and not self.given_up:
+                self._tenure.complained_of_pings()
             self._lost()
         else:
             self.leaving, self.last_used = True, trio.current_time()
@@ -169,7 +170,7 @@ class Line:
     def on_ping(self) -> None:
         self._tenure.touched = True
         now = trio.current_time()
-        if now < self.heard + PING_AFTER - EPSILON:
+        if now < self.heard + self.ping_after - EPSILON:
             self._tenure.suspect(f"a PING after {now - self.heard:.3f} s of silence")
         if self is self._tenure.current:
             self._tenure.check_pace()

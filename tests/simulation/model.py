@@ -22,14 +22,16 @@ from simulation.rules import (
     BACK_AFTER_REFUSING,
     CLOSING,
     DISCOVERY_BACKOFF,
-    DRAIN,
     EPSILON,
+    PING_AFTER,
     PROBE_LATEST,
     PROBE_RETRY,
     SILENCE_NOTICED,
+    Counts,
     Stalls,
     verdict,
 )
+from simulation.snapshots import Snapshots
 from simulation.tenure import Tenure
 from viewreg import Connectivity
 
@@ -59,10 +61,10 @@ class _Truth:
 class Model:
     """See the module. It outlives registries: servers and discovery go on while none is open."""
 
-    def __init__(self, addresses: Sequence[str], rise: int, fall: int, complain: Callable[[str], None]) -> None:
+    def __init__(self, addresses: Sequence[str], counts: Counts, complain: Callable[[str], None]) -> None:
         self.stalls: Final = Stalls()
         self.ledger: Final = Ledger(complain)
-        self._rise, self._fall = rise, fall
+        self._counts: Final = counts
         self._complain: Final = complain
         self._truths: Final = {address: _Truth() for address in addresses}
         self._tenures: Final[dict[str, Tenure]] = {}
@@ -70,8 +72,7 @@ class Model:
         self._lists: list[dict[str, Endpoint]] = [{}]  # that may be in force; the newest last
         self._hard = -math.inf  # until when discovery may still be backing off
         self._failing = False
-        self._version = -1
-        self._last_changed = -math.inf
+        self._snapshots = Snapshots(complain)
         self._due = -math.inf  # when something is to be looked at again
 
     # -- told by the world --
@@ -79,7 +80,7 @@ class Model:
     def opens(self) -> None:
         """A registry is opened; nothing of the last one is left."""
         self._lists = [{}, self._lists[-1]] if self._failing else self._lists[-1:]
-        self._version, self._last_changed, self._due = -1, -math.inf, -math.inf
+        self._snapshots, self._due = Snapshots(self._complain), -math.inf
 
     def lists(self, endpoints: dict[str, Endpoint]) -> None:
         """Discovery lists these."""
@@ -133,11 +134,10 @@ class Model:
         now = trio.current_time()
         self._check_past(now)
         touched = any(tenure.touched for tenure in self._tenures.values())
-        if registry.version == self._version and not touched and now < self._due:
+        if registry.version == self._snapshots.version and not touched and now < self._due:
             self.ledger.settle(self._connectivity)
             return
-        self._check_versions(registry)
-        snapshot = registry.snapshot
+        snapshot = self._snapshots.look(registry)
         views: dict[str, View] = {}
         for view in snapshot.views:
             assert view.endpoint is not None
@@ -145,7 +145,7 @@ class Model:
         self._check_listed(views)
         for address in [address for address in self._tenures if address not in views]:
             tenure = self._tenures.pop(address)
-            tenure.over = True
+            tenure.over_since = now
             self._past.append((now, tenure))
         self._due = math.inf
         for address, view in views.items():
@@ -164,7 +164,7 @@ class Model:
 
     def closed(self, registry: Registry) -> None:
         """The block of the registry was left."""
-        if registry.snapshot.views or registry.version <= self._version:
+        if registry.snapshot.views or registry.version <= self._snapshots.version:
             self._complain("the registry was closed, and has not said so")
         for tenure in (*self._tenures.values(), *(tenure for _, tenure in self._past)):
             if tenure.lines:
@@ -176,7 +176,7 @@ class Model:
     def _tenure(self, address: str) -> Tenure:
         tenure = self._tenures.get(address)
         if tenure is None:
-            tenure = Tenure(address, (self._rise, self._fall), self.ledger, self.stalls, self._complain)
+            tenure = Tenure(address, self._counts, self.ledger, self.stalls, self._complain)
             self._tenures[address] = tenure
         return tenure
 
@@ -186,13 +186,6 @@ class Model:
             return Connectivity.SHUTDOWN
         [*possible] = {state.connectivity for state in tenure.states}
         return possible[0] if len(possible) == 1 else Connectivity.READY
-
-    def _check_versions(self, registry: Registry) -> None:
-        if registry.version < self._version or registry.last_changed < self._last_changed:
-            self._complain(f"version {registry.version} at {registry.last_changed!r} after version {self._version}")
-        if (registry.version == self._version) != (registry.last_changed == self._last_changed):
-            self._complain(f"version {registry.version} at {registry.last_changed!r}: only one of them has moved")
-        self._version, self._last_changed = registry.version, registry.last_changed
 
     def _check_listed(self, views: Mapping[str, View]) -> None:
         now = trio.current_time()
@@ -216,13 +209,13 @@ class Model:
         since = max(truth.since, tenure.began)
         if truth.condition == "silent":
             # Cut towards the server alone, it may go on to answer calls for a while.
-            due = max(since, tenure.heard) + SILENCE_NOTICED
-            if view.healthy and not tenure.calmed and now > due + self.stalls.since(since) + EPSILON:
+            due = max(since, tenure.heard) + SILENCE_NOTICED + tenure.ping_after - PING_AFTER
+            if view.healthy and now > due + self.stalls.since(since) + EPSILON:
                 self._complain(f"{address}: healthy, and silent for {now - since:.3f} s")
         if truth.condition != "good":
             return
         trips = 6 * truth.trip  # of a dial, of SETTINGS, of a probe
-        rise = (self._rise - 1) * (PROBE_RETRY + 2 * truth.trip)
+        rise = (self._counts.rise - 1) * (PROBE_RETRY + 2 * truth.trip)
         patience = BACK_AFTER_ANYTHING + trips + rise
         if truth.before == "away" and truth.since - truth.before_since > _LONG_AWAY and since == truth.since:
             patience = BACK_AFTER_REFUSING + trips + rise
@@ -239,7 +232,7 @@ class Model:
             since, tenure = item
             if not tenure.lines:
                 self._past.remove(item)
-            elif now > since + DRAIN + CLOSING + self.stalls.since(since) + EPSILON:
+            elif now > since + self._counts.drain + CLOSING + self.stalls.since(since) + EPSILON:
                 self._complain(f"{tenure.address}: removed for {now - since:.3f} s, and not closed")
 
 

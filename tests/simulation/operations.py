@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-HOSTS: Final = tuple(f"h{number}:1" for number in range(1, 6))  # all servers that there are
+HOSTS: Final = ("h1:1", "h2:1", "h3:1", "h4:10", "h4:9")  # all servers that there are, in the original's order
 
 
 class TraceError(ValueError):
@@ -94,7 +94,9 @@ VERBS: Final[dict[str, tuple[Callable[[str], str], ...]]] = {
     "greet": (_host, _one_of("settings", "nothing", "nonsense")),
     "behave": (
         _host,
-        _one_of("answer", "fail", "hang", "slow", "garble", "view-type", "encoding", "partition", "refuse", "reset"),
+        _one_of(
+            "answer", "fail", "hang", "slow", "garble", "view-type", "encoding", "partition", "refuse", "reset", "leave"
+        ),
         _anything,
     ),
     "pings": (_host, _one_of("answered", "ignored")),
@@ -116,10 +118,10 @@ VERBS: Final[dict[str, tuple[Callable[[str], str], ...]]] = {
     ),  # number, server, kind, deadline, count, pause
     "leave": (_count,),  # the call of that number
     "read": (_count, _number),  # number, pause
-    "wait": (_count, _one_of("change", "stable", "count", "healthy"), _anything),
+    "wait": (_count, _one_of("change", "stable", "count", "healthy", "served"), _anything),
     "stop": (_count,),  # the reader or waiter of that number
     "open": (),
-    "close-registry": (_one_of("by-leaving", "by-cancelling", "by-raising"),),
+    "close-registry": (_one_of("by-leaving", "by-cancelling", "by-raising", "by-listing"),),
 }
 # What the last word has to be, where the one before says that.
 _AMOUNTS: Final = {
@@ -129,6 +131,7 @@ _AMOUNTS: Final = {
     ("wait", "stable"): _number,
     ("wait", "count"): _count,
     ("wait", "healthy"): _host,
+    ("wait", "served"): _whole(1, 10**9),
 }
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from simulation.rules import EPSILON
-from viewreg import RegistryClosedError
+from simulation.snapshots import is_served
+from viewreg import Feature, RegistryClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +110,8 @@ class Waiter:
                     snapshot = await registry.wait_for_change(self._seen)
                 elif self._what == "stable":
                     snapshot = await registry.wait_for_stable(float(self._amount))
+                elif self._what == "served":
+                    snapshot = await registry.wait_for_coverage(Feature.HASH_SP, int(self._amount))
                 else:
                     snapshot = await registry.wait_until(self._holds)
             except RegistryClosedError:
@@ -125,6 +128,8 @@ class Waiter:
         if self._what == "stable":
             quiet = trio.current_time() - snapshot.last_changed
             return quiet >= float(self._amount) - slack or not snapshot.views
+        if self._what == "served":
+            return is_served(snapshot, Feature.HASH_SP, int(self._amount))
         if self._what == "count":
             return len(snapshot.healthy_views()) >= int(self._amount)
         return any(view.healthy and _address(view) == self._amount for view in snapshot.views)

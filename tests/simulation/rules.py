@@ -23,12 +23,12 @@ PROBE_EARLIEST, PROBE_LATEST = 9.0, 11.0  # from start to start: 10 s +- 10 %
 PROBE_RETRY: Final = 1.0  # after a failed probe
 ON_DEMAND: Final = 0.5  # at most one probe or dial that calls ask for in so long
 CONNECT_TIMEOUT: Final = 5.0
-BACKOFF_EARLIEST, BACKOFF_LATEST = 0.08, 1.0  # 0.1 s - 20 %; the cap
+BACKOFF_INITIAL, BACKOFF_GROWTH, BACKOFF_JITTER, BACKOFF_LATEST = 0.1, 1.6, 0.2, 1.0
 PING_AFTER, PING_TIMEOUT = 8.0, 2.0  # of silence; for its answer
 PINGS_BETWEEN_ANSWERS: Final = 2
 PING_WITHOUT_STRIKE: Final = 300.0
+PING_RAREST: Final = 86_400.0  # however often a server complains of them
 RESENT: Final = 8  # times that a refused call is sent again
-DRAIN: Final = 10.0  # for calls in flight of a removed endpoint
 CLOSING: Final = 0.1  # for the last words of a connection
 DISCOVERY_BACKOFF: Final = 30.0
 
@@ -36,6 +36,22 @@ SILENCE_NOTICED: Final = 10.5  # a frozen or cut server that was good is not hea
 BACK_AFTER_REFUSING: Final = 1.3  # a server that refused is healthy again, so long after it listens
 # The worst that a good server has to wait for: a dial that was lost, a backoff, a probe that was lost, its repetition.
 BACK_AFTER_ANYTHING: Final = CONNECT_TIMEOUT + BACKOFF_LATEST + PROBE_TIMEOUT + PROBE_RETRY
+
+
+@frozen
+class Counts:
+    """What is not the same in all worlds."""
+
+    rise: int  # good probes that make a view healthy
+    fall: int  # failed ones that make it unhealthy
+    drain: float  # seconds that calls in flight of a removed endpoint have
+
+
+def backoff(failures: int) -> tuple[float, float]:
+    """How long a server is left alone after so many failures in a row, of which the last may be the first: from, to."""
+    highest = BACKOFF_LATEST / (1 + BACKOFF_JITTER)
+    grown = min(BACKOFF_INITIAL * BACKOFF_GROWTH ** min(max(failures, 1) - 1, 20), highest)
+    return grown * (1 - BACKOFF_JITTER), grown * (1 + BACKOFF_JITTER)
 
 
 class Stalls:

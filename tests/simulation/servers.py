@@ -303,6 +303,8 @@ class _Session:
             self._end(frames.rst_stream(stream_id, int(amount)), stream_id)
         elif behavior != "hang":
             self._answer(stream_id, call, amount if behavior == "slow" else 0.0)
+            if behavior == "leave":
+                self._say(b"", then=lambda: self.go_away(0))
 
     def _answer(self, stream_id: int, call: _Call, after: float) -> None:
         head = b"" if call.answered else frames.headers(stream_id)

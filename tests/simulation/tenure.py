@@ -18,21 +18,22 @@ from attrs import evolve
 
 from simulation.line import Line
 from simulation.rules import (
-    BACKOFF_EARLIEST,
-    BACKOFF_LATEST,
     CLOSING,
     CONNECT_TIMEOUT,
     EPSILON,
     FAILED,
     ON_DEMAND,
     PING_AFTER,
+    PING_RAREST,
     PINGS_BETWEEN_ANSWERS,
     PROBE_EARLIEST,
     PROBE_LATEST,
     PROBE_RETRY,
     PROBE_TIMEOUT,
+    Counts,
     Stalls,
     Verdict,
+    backoff,
 )
 from simulation.state import State, shown, text_of
 from viewreg import Connectivity, Event
@@ -44,22 +45,25 @@ if TYPE_CHECKING:
     from viewreg import View
 
 
+_SAME_GAPS: Final = 2  # in a row, between probes that are jittered: once in 10^12 probes by chance
+
+
 class Tenure:
     """See the module. Made when an endpoint is discovered."""
 
     def __init__(
-        self, address: str, counts: tuple[int, int], ledger: Ledger, stalls: Stalls, complain: Callable[[str], None]
+        self, address: str, counts: Counts, ledger: Ledger, stalls: Stalls, complain: Callable[[str], None]
     ) -> None:
         self.address: Final = address
-        self.over = False  # removed; written by the model
+        self.over_since = math.inf  # when it was removed; written by the model
         self.began: Final = trio.current_time()
         self.states = {State()}
         self.lines: Final[dict[Line, None]] = {}  # connections whose client has not closed them, and dials
         self.heard = -math.inf  # when anything was last heard of it; written by lines
         self.touched = True  # something has happened since it last came to rest
-        self.calmed = False  # the server has complained of PINGs
+        self.ping_after = PING_AFTER  # on the next connection; doubled when the server complains
         self.ledger: Final = ledger
-        self._rise, self._fall = counts
+        self._counts: Final = counts
         self._stalls: Final = stalls
         self._complain: Final = complain
         self._complaints: list[str] = []  # of this moment
@@ -72,6 +76,8 @@ class Tenure:
         self._dialled_before = -math.inf  # and the one before
         self._probed = -math.inf  # when the last probe began
         self._judged_at = -math.inf  # when the last one ended
+        self._gap, self._same_gaps = 0.0, 0  # between the last two probes, and how many before were as long
+        self._failures = (0, 0)  # dials and connections in a row without a good probe: at least, at most
         self._settled = False  # the last probe said that all is well
         self._silenced = False  # the last probe got no answer
 
@@ -86,8 +92,11 @@ class Tenure:
             self.suspect("a second dial beside the one there is")
         attempt = max(self._dialled, self._probed)
         gap = now - self._idle_since
-        if gap < BACKOFF_EARLIEST - EPSILON and self._replaced is None and self._dialled > -math.inf:
-            self._is_hasty(f"dialled again after {gap:.3f} s", attempt)
+        if self._replaced is not None and self._replaced.answered:
+            if now < self._dialled_before + ON_DEMAND - EPSILON:
+                self.suspect(f"dialled a third time in {now - self._dialled_before:.3f} s")
+        elif gap < backoff(self._failures[0])[0] - EPSILON and self._dialled > -math.inf:
+            self._is_hasty(f"dialled again after {gap:.3f} s, by {self._failures[0]} failures in a row", attempt)
         self._dialled_before, self._dialled = self._dialled, now
         self._change(
             lambda state: (
@@ -115,10 +124,12 @@ class Tenure:
         now = trio.current_time()
         if line is self.current:
             self.current, self._idle_since = None, now
+            self._has_ended(line, 1)
             self._either(line.pending, lambda state: state.down(Event.LOST, now))
         elif line is self._candidate:
             self._candidate = self._replaced = None
             self._idle_since = now
+            self._has_ended(line, 1)
             self._change(lambda state: state.down(Event.CONNECT_FAILED, now))
 
     def leaves(self, line: Line) -> None:
@@ -127,6 +138,7 @@ class Tenure:
             return
         now = trio.current_time()
         self.current, self._replaced, self._idle_since = None, line, now
+        self._has_ended(line, 0)
         good = line.answered or line.follows_answered
         before = self.states
         if good:
@@ -147,6 +159,10 @@ class Tenure:
         now = trio.current_time()
         self.check_pace()
         gap = now - self._probed
+        self._same_gaps = self._same_gaps + 1 if self._settled and abs(gap - self._gap) < EPSILON else 0
+        self._gap = gap
+        if self._same_gaps >= _SAME_GAPS:
+            self.suspect(f"probed {self._same_gaps + 2} times, each {gap:.6f} s after the last one")
         least = PROBE_EARLIEST if self._settled else PROBE_RETRY
         if gap < least - EPSILON and not self._silenced:
             self._is_hasty(f"probed again after {gap:.3f} s", self._probed)
@@ -174,6 +190,24 @@ class Tenure:
     def probes_again(self) -> None:
         """What looked like a new probe was the end of the last one."""
         self._silenced = True
+
+    @property
+    def cuts_calls(self) -> bool:
+        """Whether it was removed so long ago that calls in flight are cut."""
+        return trio.current_time() >= self.over_since + self._counts.drain - EPSILON
+
+    def complained_of_pings(self) -> None:
+        """The server has sent GOAWAY ENHANCE_YOUR_CALM."""
+        self.ping_after = min(2 * self.ping_after, PING_RAREST)
+
+    def _has_ended(self, line: Line, after_good: int) -> None:
+        """A dial or connection has ended: if a probe was good on it, failures are counted anew."""
+        at_least, at_most = self._failures
+        doubt = line.answered_late or line.pending is not None
+        self._failures = (
+            after_good if line.answered or doubt else at_least + 1,
+            after_good if line.answered else at_most + 1,
+        )
 
     def _is_hasty(self, what: str, attempt: float) -> None:
         """It is right if a call has asked for it since the last attempt, and that was long enough ago."""
@@ -244,7 +278,7 @@ class Tenure:
         if line is None or len(self.lines) > 1:
             return -math.inf  # soon: look at every moment
         probe = line.probe.since + PROBE_TIMEOUT if line.probe is not None else self._probed + PROBE_RETRY
-        return min(line.heard + PING_AFTER, line.silent_at, probe)
+        return min(line.heard + line.ping_after, line.silent_at, probe)
 
     def check_pace(self) -> None:
         """What should have begun by now; asked at rest, and when it does begin."""
@@ -253,7 +287,8 @@ class Tenure:
             if self._candidate is None and self._dialled == -math.inf and now > self._idle_since + EPSILON:
                 self.suspect("not dialled at once")
             earliest = self._dialled_before + ON_DEMAND if self._replaced is not None else 0.0
-            patience = 0.0 if self._replaced is not None and self._replaced.answered else BACKOFF_LATEST
+            at_once = self._replaced is not None and self._replaced.answered
+            patience = 0.0 if at_once else backoff(self._failures[1])[1]
             latest = max(self._idle_since + patience, earliest)
             asked = self.ledger.refused.get(self.address, -math.inf)
             if asked > self._idle_since and self._replaced is None:
@@ -265,8 +300,8 @@ class Tenure:
             latest = self._probed + (PROBE_LATEST if self._settled else PROBE_RETRY)
             if self.is_late(max(latest, self._judged_at, line.up_since)):
                 self.suspect(f"not probed for {now - max(self._probed, line.up_since):.3f} s")
-        patient = line.pings_unanswered >= PINGS_BETWEEN_ANSWERS or self.calmed
-        if line.pinged is None and not patient and self.is_late(line.heard + PING_AFTER):
+        patient = line.pings_unanswered >= PINGS_BETWEEN_ANSWERS
+        if line.pinged is None and not patient and self.is_late(line.heard + line.ping_after):
             self.suspect(f"no PING after {now - line.heard:.3f} s of silence")
 
     def is_late(self, due: float) -> bool:
@@ -287,4 +322,4 @@ class Tenure:
 
     def _judged(self, states: Iterable[State], found: Verdict) -> set[State]:
         now = trio.current_time()
-        return {state.judged(found, self._rise, self._fall, now) for state in states}
+        return {state.judged(found, self._counts.rise, self._counts.fall, now) for state in states}

@@ -24,6 +24,7 @@ from simulation.locator import Locator
 from simulation.model import Model
 from simulation.operations import HOSTS
 from simulation.readers import Reader, Waiter
+from simulation.rules import Counts
 from simulation.schedule import seeded
 from simulation.servers import Server
 from simulation.wire import Tap
@@ -112,7 +113,7 @@ class World:
         rise, fall, drain = rng.choice((1, 1, 1, 2)), rng.choice((1, 1, 1, 2)), rng.choice((10.0, 10.0, 0.0))
         self.outcome: Final = Outcome(recipe.header)
         self.config: Final = evolve(Config(rise=rise, fall=fall, drain_timeout=drain), **knobs)
-        self.model: Final = Model(HOSTS, rise, fall, self.complain)
+        self.model: Final = Model(HOSTS, Counts(rise, fall, drain), self.complain)
         self.clock: Final = clock
         self._network: Final = MemoryNetwork(recipe.seed)
         self.locator: Final = Locator()
@@ -122,7 +123,7 @@ class World:
         self._others = 0  # tasks that live when there is nothing of the registry's
         self._opened = 0  # registries, so far
         self.registry: Registry | None = None
-        self._is_leaving = self._raises = False
+        self._is_leaving = self._raises = self._lists_last = False
         self._left = trio.Event()  # what the registry's block waits for
         self._program = trio.CancelScope()  # around that block
         self._closed: Registry | None = None  # left, and not looked at yet
@@ -202,7 +203,7 @@ class World:
             self.nursery.start_soon(self._live)
 
     def close_registry(self, how: str) -> None:
-        """Leave the block of the registry, in one of three ways."""
+        """Leave the block of the registry, in one of four ways."""
         if self.registry is None or self._is_leaving:
             return
         self._is_leaving = True
@@ -212,11 +213,12 @@ class World:
             self._raises = True
             self._left.set()
         else:
+            self._lists_last = how == "by-listing"
             self._left.set()
 
     async def _live(self) -> None:
         self._opened += 1
-        self._is_leaving = self._raises = False
+        self._is_leaving = self._raises = self._lists_last = False
         self._left, self._program = trio.Event(), trio.CancelScope()
         rng = Random(f"{_NAME} {self._recipe.seed} registry {self._opened}")
         registry: Registry | None = None
@@ -231,6 +233,8 @@ class World:
                     await self._left.wait()
                     if self._raises:
                         raise LeaveError
+                    if self._lists_last:  # in the last moment: it must not come into force
+                        DEEDS["list"](self, *HOSTS)
         finally:
             self.registry, self._closed = None, registry
             self.note("the registry is closed")

@@ -53,7 +53,7 @@ class _Draw:
         self._numbers = 0  # of calls, readers and waiters
 
     def add(self, at: float, verb: str, *words: str) -> None:
-        if at < self._seconds:
+        if 0 <= at < self._seconds:
             self._drawn.append((at, verb, words))
 
     def in_order(self) -> list[Operation]:
@@ -95,6 +95,8 @@ class _Draw:
 
     def discovery(self) -> None:
         for at in self._moments(_DISCOVERY_EVERY):
+            if self.rng.random() < 0.5:  # a call that may outlive its endpoint, for it lasts 12 s
+                self.add(at - 0.5, "call", self._number(), self.rng.choice(HOSTS), "listen", "inf", "4", "4")
             self.add(at, "list", *self.some_hosts())
             if self.rng.random() < 0.3:
                 self.add(at + 20 * self.rng.random(), "list", *HOSTS)

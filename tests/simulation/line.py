@@ -57,6 +57,7 @@ class Line:
         self.pings_unanswered = 0  # since it last answered one that the client still waited for
         self.ping_after = tenure.ping_after  # seconds of silence
         self.given_up = False  # the client has a reason to close it
+        self.cut_short = False  # the client has closed it, with calls in flight and without a reason
         self.leaving = False  # and another one, once its calls have ended
         self._asked_last = -PING_WITHOUT_STRIKE
         self._tenure: Final = tenure
@@ -71,7 +72,7 @@ class Line:
     @property
     def explains_losses(self) -> bool:
         """Whether calls on it may have been lost."""
-        return self.given_up or self._tenure.cuts_calls
+        return (self.given_up and not self.cut_short) or self._tenure.cuts_calls
 
     def refused(self) -> None:
         """The dial has failed."""
@@ -185,8 +186,10 @@ class Line:
 
     def on_close(self) -> None:
         patience = self.began + CONNECT_TIMEOUT if not self._up else self.silent_at
-        if not (self.given_up or self.leaving) and trio.current_time() < patience - EPSILON:
-            self._tenure.suspect("a connection closed that was well")
+        if not self.given_up and trio.current_time() < patience - EPSILON:
+            self.cut_short = bool(self.calls)
+            if not self.leaving:
+                self._tenure.suspect("a connection closed that was well")
         if self is self._tenure.current and self._tenure.is_late(self.silent_at + CLOSING):
             self._tenure.suspect("a silent connection closed late")
         self._lost()

@@ -39,8 +39,8 @@ class Locator:
 
     async def wait_for_update(self, old_version: int) -> Any:
         """See `viewreg.Locator`."""
+        await trio.lowlevel.checkpoint()
         while True:
-            await trio.lowlevel.checkpoint()
             if self._once:
                 return self._once.pop(0)
             if self._error is not None:

@@ -64,6 +64,7 @@ class Reader:
                 self._waiting = True
             if self._views:
                 self._wrong = "the changes have ended, and views are left"
+        self._waiting = False
 
     def _take(self, change: Change) -> None:
         new = change.new

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 from weakref import ref
@@ -94,6 +95,8 @@ def wrong_with(registry: Registry, snapshot: Snapshot, feature: Feature) -> str:
             return f"{coverage} does not say who serves what"
         if (coverage.min_replicas > 0) != coverage.complete or coverage.complete != all(views for _, _, views in parts):
             return f"{coverage} does not say whether all is served"
+        if any(coverage.at(one).range.start != start for start, stop, _ in parts for one in (start, stop - 1)):
+            return f"{coverage} does not say where a hash belongs"
         try:
             assignments = coverage.cover()
         except NotServedError as error:
@@ -107,6 +110,10 @@ def wrong_with(registry: Registry, snapshot: Snapshot, feature: Feature) -> str:
             (asked,) = (one.view for one in assignments if one.range.start < stop and start < one.range.stop)
             if asked not in views:
                 return f"{asked} is asked for {start} to {stop}"
+        left_out = assignments[0].view
+        with suppress(NotServedError):
+            if left_out in [one.view for one in coverage.cover(without={left_out})]:
+                return f"{left_out} is asked, and was to be left out"
     healthy = [view for view in snapshot.views if view.healthy and feature in view.features]
     try:
         picked = registry.pick(feature)

@@ -111,6 +111,7 @@ class World:
         self._recipe: Final = recipe
         rng = Random(f"{_NAME} {recipe.seed} config")
         rise, fall, drain = rng.choice((1, 1, 1, 2)), rng.choice((1, 1, 1, 2)), rng.choice((10.0, 10.0, 0.0))
+        self._stubborn: Final = rng.random() < 0.5  # a dial that is cancelled fails
         self.outcome: Final = Outcome(recipe.header)
         self.config: Final = evolve(Config(rise=rise, fall=fall, drain_timeout=drain), **knobs)
         self.model: Final = Model(HOSTS, Counts(rise, fall, drain), self.complain)
@@ -250,6 +251,8 @@ class World:
             raise
         except trio.Cancelled:
             line.abandoned()
+            if self._stubborn:  # as a function of the user's may do: nothing may come of it
+                raise OSError("cancelled") from None
             raise
         line.connected()
         return Tap(stream, line)
@@ -267,6 +270,8 @@ class World:
         async def run() -> None:
             await task.run()
             del self.tasks[number]
+            if wrong := task.check():
+                self.complain(wrong)
 
         if number not in self.tasks:
             self.tasks[number] = task

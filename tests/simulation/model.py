@@ -101,6 +101,7 @@ class Model:
 
     def truth(self, address: str, condition: str, trip: float, says: bytes) -> None:
         """What a server is like from now on."""
+        self._check_seen(address)
         truth, now = self._truths[address], trio.current_time()
         if condition != truth.condition:
             truth.before, truth.before_since = truth.condition, truth.since
@@ -110,10 +111,10 @@ class Model:
             self.disturbed(address)
         if says != truth.says:
             truth.says, truth.says_since = says, now
-        self._due = -math.inf
 
     def disturbed(self, address: str) -> None:
         """Something happened to a server that is as it was again."""
+        self._check_seen(address)
         truth = self._truths[address]
         if truth.condition == "good":
             truth.before, truth.before_since, truth.since = "bad", truth.since, trio.current_time()
@@ -150,6 +151,11 @@ class Model:
         self._due = math.inf
         for address, view in views.items():
             tenure = self._tenure(address)
+            if not tenure.touched and view is tenure.seen and now < tenure.next_due:
+                self._due = min(self._due, tenure.next_due)
+                continue
+            if view is not tenure.seen:
+                self._check_seen(address)
             assert view.endpoint is not None
             entries = registry.history(view.endpoint)
             last = (entries[-1].what, entries[-1].until) if entries else None
@@ -159,7 +165,8 @@ class Model:
             ):
                 self._complain(f"{address}: a history out of order, or too long")
             self._check_truth(address, tenure, view)
-            self._due = min(self._due, tenure.due())
+            tenure.seen, tenure.next_due = view, tenure.due()
+            self._due = min(self._due, tenure.next_due)
         self.ledger.settle(self._connectivity)
 
     def closed(self, registry: Registry) -> None:
@@ -202,6 +209,12 @@ class Model:
         self._lists = self._lists[fitting[-1] :]
         if len(self._lists) > 1 and not self._failing and now > self._hard + self.stalls.since(self._hard):
             self._complain(f"views of {', '.join(shown) or 'nothing'}, and discovery has a newer list")
+
+    def _check_seen(self, address: str) -> None:
+        """What a view showed until now must have been right until now, before anything changes."""
+        tenure = self._tenures.get(address)
+        if tenure is not None and tenure.seen is not None:
+            self._check_truth(address, tenure, tenure.seen)
 
     def _check_truth(self, address: str, tenure: Tenure, view: View) -> None:
         """What a server really is must show in time."""

@@ -61,6 +61,8 @@ class Tenure:
         self.lines: Final[dict[Line, None]] = {}  # connections whose client has not closed them, and dials
         self.heard = -math.inf  # when anything was last heard of it; written by lines
         self.touched = True  # something has happened since it last came to rest
+        self.seen: View | None = None  # its view then, and when it has to be looked at again; written by the model
+        self.next_due = -math.inf
         self.ping_after = PING_AFTER  # on the next connection; doubled when the server complains
         self.ledger: Final = ledger
         self._counts: Final = counts
@@ -277,7 +279,10 @@ class Tenure:
             return candidate.began + CONNECT_TIMEOUT
         if line is None or len(self.lines) > 1:
             return -math.inf  # soon: look at every moment
-        probe = line.probe.since + PROBE_TIMEOUT if line.probe is not None else self._probed + PROBE_RETRY
+        if line.probe is not None:
+            probe = line.probe.since + PROBE_TIMEOUT
+        else:
+            probe = self._probed + (PROBE_LATEST if self._settled else PROBE_RETRY)
         return min(line.heard + line.ping_after, line.silent_at, probe)
 
     def check_pace(self) -> None:

@@ -119,6 +119,12 @@ def test_a_fault_is_shrunk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert file.read_text() == report.trace
 
 
+def test_without_patience_nothing_is_shrunk() -> None:
+    """Who only wants to know whether something is wrong does not wait for a shrunk trace."""
+    report = run_one(1, 0.1, 0.0, keepalive_interval=9.0)
+    assert report.trace == run(recipe_of(1, 0.1), keepalive_interval=9.0).text
+
+
 def test_a_bug_is_told() -> None:
     """An exception that comes out of viewreg is a fault like any other, and ends in the trace."""
     outcome = run(recipe_of(SEED, HOURS), probe_interval=BadNumber(10.0))

@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shrink", type=_seconds, default=SHRINK_FOR, metavar="SECONDS", help="real ones, for each fault"
     )
+    parser.add_argument("--stop", action="store_true", help="end with the first fault, and do not shrink it")
     parser.add_argument("--folder", type=_folder, default=Path(tempfile.gettempdir()), help="for traces of faults")
     options = parser.parse_args(arguments)
     if options.replay is not None:
@@ -136,7 +137,7 @@ def _print(outcome: Outcome) -> int:
 def _run_many(options: argparse.Namespace) -> int:
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
-    one = partial(run_one, hours=options.hours, patience=options.shrink)
+    one = partial(run_one, hours=options.hours, patience=0.0 if options.stop else options.shrink)
     reports: dict[int, Report] = {}
     with multiprocessing.get_context("spawn").Pool(max(1, min(options.jobs, options.seeds))) as pool:
         coming = pool.imap_unordered(one, seeds)
@@ -152,6 +153,8 @@ def _run_many(options: argparse.Namespace) -> int:
             reports[report.seed] = report
             if report.wrong:
                 tell_fault(report, options.folder)
+                if options.stop:
+                    return 1
             if len(reports) % _PROGRESS_EVERY == 0:
                 _tell(f"{len(reports)} seeds after {time.monotonic() - began:.0f} s")
     wrong = sorted(report.seed for report in reports.values() if report.wrong)
@@ -166,12 +169,14 @@ def _run_many(options: argparse.Namespace) -> int:
 
 
 def run_one(seed: int, hours: float, patience: float, **knobs: Any) -> Report:
-    """Run the world of a seed; of one that goes wrong, find the smallest trace, for so many real seconds."""
+    """Run the world of a seed; of one that goes wrong, find the smallest trace, for so many real seconds, if any."""
     began = time.process_time()
     recipe = recipe_of(seed, hours)
     outcome = run(recipe, **knobs)
     report = Report(seed, len(recipe.operations), len(outcome.lines), time.process_time() - began, outcome.wrong)
-    if outcome.wrong:
+    if outcome.wrong and not patience:
+        report.trace = outcome.text
+    elif outcome.wrong:
         smallest = shrink(recipe, outcome.wrong, outcome.at, lambda candidate: run(candidate, **knobs).wrong, patience)
         report.trace = run(smallest, **knobs).text
     return report

@@ -315,6 +315,36 @@ async def test_watch_ends_with_its_connection(autojump_clock: MockClock) -> None
         assert (begun, ended) == (2, 1)
 
 
+async def test_watch_begins_anew_when_asking_recovers(autojump_clock: MockClock) -> None:
+    """A watch that has ended is begun anew once asking has failed and is answered well again; never just so."""
+    begun, fails = 0, False
+
+    async def watch(_channel: Channel) -> AsyncIterator[ProbeResult[Feature]]:
+        nonlocal begun
+        begun += 1
+        yield ProbeResult(Feature(0))
+        if begun == 1:
+            return
+        await trio.sleep_forever()
+
+    class Recovers(Watches):
+        async def answer(self, channel: Channel) -> ProbeResult[Feature]:
+            if fails:
+                raise ValueError("not now")
+            return await super().answer(channel)
+
+    async with open_fleet() as fleet, open_with(fleet, Recovers(watch), A) as registry:
+        await registry.wait_until(all_healthy)
+        await trio.sleep(100)
+        assert begun == 1
+        fails = True
+        await registry.wait_until(unhealthy(A))
+        fails = False
+        await registry.wait_until(all_healthy)
+        await trio.sleep(100)
+        assert begun == 2
+
+
 async def test_watch_that_fails_when_it_is_cancelled(autojump_clock: MockClock) -> None:
     """A watch whose own nursery fails while it is ended with its connection does no harm."""
 

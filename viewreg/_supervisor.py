@@ -190,17 +190,21 @@ class Supervisor(Generic[F]):
         if watch is None:
             await self._ask_repeatedly(connection)
             return
-        self._watching, self._watched = True, None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, connection, watch)
+
+            def begin_watch() -> None:
+                self._watching, self._watched = True, None
+                nursery.start_soon(self._follow, connection, watch)
+
+            begin_watch()
             await self._leave_to_watch(connection, self._config.probe_interval)
-            await self._ask_repeatedly(connection)
+            await self._ask_repeatedly(connection, begin_watch)
             nursery.cancel_scope.cancel()
         self._watching = False
 
-    async def _ask_repeatedly(self, connection: Connection) -> None:
+    async def _ask_repeatedly(self, connection: Connection, begin_watch: Callable[[], None] | None = None) -> None:
         config = self._config
-        doubt, cold = True, True
+        doubt, cold, failed = True, True, False
         while self._connection is connection:
             self._attempted = started = trio.current_time()
             self._asking = trio.CancelScope()
@@ -221,6 +225,9 @@ class Supervisor(Generic[F]):
             self._judge(verdict)
             if verdict.event is Event.PROBE_NOT_SENT:
                 continue
+            if failed and verdict.event is Event.PROBE_OK and begin_watch is not None and not self._watching:
+                begin_watch()
+            failed = verdict.event is Event.PROBE_FAILED
             # Quickly again after a failure, and up to `rise` successes.
             settled = verdict is self._watched or (verdict.event is Event.PROBE_OK and self.record.health.healthy)
             jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
@@ -239,8 +246,9 @@ class Supervisor(Generic[F]):
                 self._judge(verdict)
 
         await follow(watch, self._probe_channel, self._no_features, hear)
-        self._watching, self._attempted = False, -math.inf  # asking takes over, at once
-        self._demand()
+        if self._connection is connection:
+            self._watching, self._attempted = False, -math.inf  # asking takes over, at once
+            self._demand()
 
     async def _leave_to_watch(self, connection: Connection, patience: float) -> None:
         """Wait until the watch ends, somebody asks, or the server has answered nothing for so long.

@@ -33,8 +33,8 @@ class Probe(Protocol[F]):
     A probe may also have a method `watch(channel)` that returns an async iterator of `ProbeResult`: it is read as long
     as the connection lives; when it ends or fails, `__call__` takes over. Once that has failed and then is answered
     well, the watch is begun anew: behind a proxy there may be another server by now. While it runs, `__call__` only
-    finds out whether a server that has answered nothing for `Config.probe_interval` still lives: if it answers, whatever
-    it says, the last word of the watch stands.
+    finds out whether a server that has answered nothing for `Config.probe_interval` still lives: if it answers,
+    whatever it says, the last word of the watch stands.
     """
 
     @property

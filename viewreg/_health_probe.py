@@ -81,26 +81,31 @@ class HealthProbe(Generic[F]):
         statuses: dict[F, int] = {}
         errors: list[CallError] = []
 
-        async def check(feature: F, service: str) -> None:
+        async def check(feature: F, service: str, others: trio.CancelScope) -> None:
             try:
                 statuses[feature] = await _check(channel, service)
             except CallError as error:
                 errors.append(error)
+                others.cancel()  # whatever they say, it changes nothing any more
 
         if len(self._services) == 1:
             [(only, name)] = self._services.items()
-            await check(only, name)
+            await check(only, name, trio.CancelScope())
         else:
             async with trio.open_nursery() as nursery:
                 for feature, service in self._services.items():
-                    nursery.start_soon(check, feature, service)
+                    nursery.start_soon(check, feature, service, nursery.cancel_scope)
         if not errors:
             return self._result(statuses)
         first = errors[0]
-        if not isinstance(first, UnimplementedError):
-            raise first
-        if self._without_health is None:
-            raise ProbeAnswerError(f"no health service (grpc.health.v1.Health): {first.reason}") from first
+        errors.clear()
+        try:
+            if not isinstance(first, UnimplementedError):
+                raise first
+            if self._without_health is None:
+                raise ProbeAnswerError(f"no health service (grpc.health.v1.Health): {first.reason}") from first
+        finally:
+            del first  # whose traceback leads here: a cycle would hold the call
         return ProbeResult(self._without_health)
 
     def watch(self, channel: Channel) -> Watch[F]:

@@ -137,6 +137,11 @@ class Channel(Factories):
             return AskedExchange(self._subchannel, head, standing, own, body, waits=self._waits, probe=self._probe)
         return Exchange(self._subchannel, head, encoded, body, waits=self._waits, probe=self._probe)
 
+    @property
+    def streams_allowed(self) -> float:
+        """How many calls the server lets be open at once, as far as it is known."""
+        return self._subchannel.streams_allowed
+
     async def open_message_stream(
         self, path: str, response_type: type[Res], metadata: MetadataLike | None
     ) -> MessageStream[Any, Res]:

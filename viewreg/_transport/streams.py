@@ -19,7 +19,7 @@ from viewreg._http2.stream import PREFIX_SIZE
 from viewreg._transport.status import CallError, InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Callable
     from types import TracebackType
 
     from viewreg._http2.metadata import Metadata
@@ -131,7 +131,8 @@ class ResponseStream(Generic[Res]):
         if not self._started or self._over:
             return
         assert self._token is not None
-        _leave_dropped(self, self._token, self._exchange, self._pump)
+        ways = [self._exchange.cancel] if self._pump is None else [self._exchange.cancel, self._pump.scope.cancel]
+        leave_dropped(self, self._token, *ways)
 
 
 class MessageStream(Generic[Req, Res]):
@@ -200,15 +201,14 @@ class MessageStream(Generic[Req, Res]):
 
     def __del__(self) -> None:
         if not self._exchange.ended:
-            _leave_dropped(self, self._token, self._exchange, None)
+            leave_dropped(self, self._token, self._exchange.cancel)
 
 
-def _leave_dropped(call: object, token: trio.lowlevel.TrioToken, exchange: Exchange, pump: Pump | None) -> None:
+def leave_dropped(call: object, token: trio.lowlevel.TrioToken, *ways: Callable[[], object]) -> None:
     """For finalizers. They run in any thread and in the middle of anything: so act later, in Trio's thread."""
     try:
-        token.run_sync_soon(exchange.cancel)
-        if pump is not None:
-            token.run_sync_soon(pump.scope.cancel)
+        for leave in ways:
+            token.run_sync_soon(leave)
     except trio.RunFinishedError:
         return
     text = "a call that streams was dropped in the middle: leave it by `async with`, or with aclose()"

@@ -145,6 +145,11 @@ class Subchannel:
         return self._connection is None or self._connection.http2.max_concurrent_streams > 0
 
     @property
+    def streams_allowed(self) -> float:
+        """How many calls the server lets be open at once; without a connection there is no limit yet."""
+        return math.inf if self._connection is None else self._connection.http2.max_concurrent_streams
+
+    @property
     def wanted(self) -> bool:
         """Whether calls wait here."""
         return bool(self._probes or self._calls)

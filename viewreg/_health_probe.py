@@ -23,7 +23,7 @@ from viewreg._errors import InvalidTypeError, InvalidValueError, ProbeAnswerErro
 from viewreg._health import ProbeResult
 from viewreg._transport.calls import UnaryUnary
 from viewreg._transport.status import CallError, NotFoundError, UnimplementedError
-from viewreg._transport.streams import decode, encode
+from viewreg._transport.streams import decode, encode, leave_dropped
 from viewreg._transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class HealthProbe(Generic[F]):
     the server as a whole. A view has the features whose services are SERVING, and is healthy while it has any.
 
     With Watch, a change is seen as soon as the server tells. While a connection lives it holds one stream open for each
-    service: mind a server that allows few at a time. Where there is no Watch, or it is refused, `Check` is called every
-    `Config.probe_interval`.
+    service. Where there is no Watch, or it is refused, or the server allows so few streams at a time that none would be
+    left for calls, `Check` is called every `Config.probe_interval`.
 
     A server without the health service is unhealthy, and its history says so; with `without_health` it has these
     features instead as long as it answers.
@@ -134,7 +134,8 @@ class HealthProbe(Generic[F]):
 class Watch(Generic[F]):
     """What a server says of its services, for `async for`: one result when all are known, then one for each change.
 
-    Made by `HealthProbe.watch`. It ends when a Watch is refused. Leave it with `aclose`.
+    Made by `HealthProbe.watch`. It ends when a Watch is refused. Leave it with `aclose`;
+    one that is dropped is cleaned up when Python finds it, with a ResourceWarning.
     """
 
     def __init__(
@@ -142,9 +143,12 @@ class Watch(Generic[F]):
     ) -> None:
         # All streams wake the one task that reads them: a task for each would see a change some passes later.
         self._woken: Final = Wakeup()
+        self._channel: Final = channel
         self._followed: Final = {feature: _Followed(name, channel, self._woken) for feature, name in services.items()}
         self._result: Final = result
         self._last: ProbeResult[F] | None = None
+        self._over = False
+        self._token: Final = trio.lowlevel.current_trio_token()
 
     def __aiter__(self) -> Self:
         return self
@@ -152,78 +156,115 @@ class Watch(Generic[F]):
     async def __anext__(self) -> ProbeResult[F]:
         """The next result that differs from the last. Cancelled, nothing is lost."""
         await trio.lowlevel.checkpoint()
-        while True:
-            for followed in self._followed.values():
-                await followed.begin()
-            if not all(followed.look() for followed in self._followed.values()):
-                raise StopAsyncIteration
-            statuses = {feature: followed.status for feature, followed in self._followed.items()}
-            known = {feature: status for feature, status in statuses.items() if status is not None}
-            if len(known) == len(statuses) and (result := self._result(known)) != self._last:
-                self._last = result
-                return result
-            with trio.move_on_at(min(followed.due for followed in self._followed.values())):
-                await self._woken.sleep()
+        followed = self._followed.values()
+        while not self._over:
+            for each in followed:
+                await self._begin(each)
+            for each in followed:
+                while each.take():  # one word at a time: what was so for a moment only counts, too
+                    if (result := self._now()) is not None:
+                        return result
+            if any(each.refused for each in followed):
+                self._leave()
+            else:
+                with trio.move_on_at(min(each.due for each in followed)):
+                    await self._woken.sleep()
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Leave all streams: the server is told, now. A checkpoint."""
+        self._leave()
+        await trio.lowlevel.checkpoint()
+
+    async def _begin(self, followed: _Followed) -> None:
+        """Begin a stream if one is due, but where streams for all would leave none for a call."""
+        if trio.current_time() < followed.due:
+            return
+        if self._channel.streams_allowed <= len(self._followed):
+            followed.refused = True
+        else:
+            await followed.begin()
+
+    def _now(self) -> ProbeResult[F] | None:
+        """The result of the last words, if there is one for each service and it differs from the last."""
+        statuses = {feature: followed.status for feature, followed in self._followed.items()}
+        known = {feature: status for feature, status in statuses.items() if status is not None}
+        if len(known) == len(statuses) and (result := self._result(known)) != self._last:
+            self._last = result
+            return result
+        return None
+
+    def _leave(self) -> None:
+        self._over = True
         for followed in self._followed.values():
             followed.leave()
-        await trio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        ways = [followed.leave for followed in self._followed.values() if followed.is_open]
+        if ways:
+            leave_dropped(self, self._token, *ways)
 
 
 class _Followed:
     """The Watch of one service, through all its streams."""
 
     def __init__(self, service: str, channel: Channel, woken: Wakeup) -> None:
-        self.status: int | None = None  # the last word; written by `look`
+        self.status: int | None = None  # the last word; written by `take`
         self.due = -math.inf  # when the next stream is to begin; inf while one is open
+        self.refused = False  # no stream is to begin any more
         self._service: Final = service
         self._channel: Final = channel
         self._woken: Final = woken
         self._exchange: Exchange | None = None
         self._began = -math.inf
         self._told = False  # whether this stream has said anything
-        self._refused = False
         self._pause = _FIRST_PAUSE / 2
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream is, as far as is known here."""
+        return self._exchange is not None and not self._exchange.ended
+
     async def begin(self) -> None:
-        """Begin a stream, if one is due."""
+        """Begin a stream."""
         from viewreg._grpc_health.health_pb2 import HealthCheckRequest
 
-        if trio.current_time() < self.due:
-            return
         exchange = self._channel.exchange(_WATCH, None, encode(HealthCheckRequest(service=self._service)))
         exchange.wake(self._woken)
         try:
             await exchange.start()
         except CallError:
-            self._refused = True
+            self.refused = True
             return
         self._exchange, self._began, self._told, self.due = exchange, trio.current_time(), False, math.inf
 
-    def look(self) -> bool:
-        """Take what has arrived. False: the server refuses."""
+    def take(self) -> bool:
+        """Take one word, if it is here; notice the end of the stream, if that is."""
         from viewreg._grpc_health.health_pb2 import HealthCheckResponse
 
         exchange = self._exchange
         if exchange is None:
-            return not self._refused
-        try:
-            while (data := exchange.take()) is not None:
+            return False
+        data = exchange.take()
+        if data is not None:
+            try:
                 self.status, self._told = decode(exchange, HealthCheckResponse, data).status, True
-        except CallError:
-            exchange.cancel()  # it was no such message
-        if not exchange.ended:
-            return True
+                return True
+            except CallError:
+                exchange.cancel()  # it was no such message
+        if exchange.ended:
+            self._end()
+        return False
+
+    def _end(self) -> None:
         self.leave()
         if not self._told:
-            return False
+            self.refused = True
+            return
         now = trio.current_time()
         short = now - self._began < _LONGEST_PAUSE
         self._pause = min(self._pause * 2, _LONGEST_PAUSE) if short else _FIRST_PAUSE
         self.due = now + self._pause
-        return True
 
     def leave(self) -> None:
         """Leave the stream that is open, if one is."""

@@ -19,8 +19,8 @@ IN_PROBES: Final = (
         "a-watch-that-ends-is-not-begun-again",
         "after a proxy has cut a Watch off, changes are seen only when Check is next due",
         "_health_probe.py",
-        "        if not self._told:\n            return False\n        now",
-        "        return False\n        now",
+        "        if not self._told:\n            self.refused = True\n            return",
+        "        if True:\n            self.refused = True\n            return",
         "test_health_probe.py::test_a_watch_that_ends",
     ),
     Mutant(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import trio
@@ -16,7 +17,7 @@ import trio
 from viewreg._boundary import close_iterator
 from viewreg._errors import InvalidTypeError, InvalidValueError
 from viewreg._transport.purerpc import StatusCode
-from viewreg._transport.status import CallError, DeadlineExceededError
+from viewreg._transport.status import CallError, CancelledError, DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -28,16 +29,21 @@ if TYPE_CHECKING:
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+T = TypeVar("T")
 
 
 class UnaryCall(Generic[Res]):
-    """A call with one answer. Awaited again, it gives the same answer or error."""
+    """A call with one answer, made once: awaited again, or by several tasks, it gives the same answer or error.
 
-    __slots__ = ("_ask", "_error", "_response", "_time")
+    If the task that was the first to await it is cancelled, or its requests fail, the call is over for all.
+    """
+
+    __slots__ = ("_ask", "_error", "_response", "_time", "_turn")
 
     def __init__(self, ask: Callable[[], Awaitable[Response[Res]]], timeout: float | None) -> None:
         self._ask: Final = ask
         self._time: Final = _Time(timeout)
+        self._turn: Final = trio.Lock()  # of the task that makes the call; the others wait for what it gets
         self._response: Response[Res] | None = None
         self._error: CallError | None = None
 
@@ -46,20 +52,28 @@ class UnaryCall(Generic[Res]):
 
     async def _answer(self) -> Res:
         await self._end()
-        if self._error is not None:
-            raise self._error
-        assert self._response is not None
-        return self._response.message
+        if self._error is None:
+            assert self._response is not None
+            return self._response.message
+        # A copy, and no local that outlives the raise: an error whose traceback leads back to it would hold the call.
+        error = copy(self._error)
+        try:
+            raise error from self._error.__cause__
+        finally:
+            del error
 
     async def _end(self) -> None:
-        if self.done():
-            await trio.lowlevel.checkpoint()
-            return
-        try:
-            with self._time.limit():
-                self._response = await self._ask()
-        except CallError as error:
-            self._error = error
+        async with self._turn:
+            if self.done():
+                return
+            try:
+                with self._time.limit():
+                    self._response = await self._ask()
+            except CallError as error:
+                self._error = error.with_traceback(None)
+            finally:
+                if not self.done():
+                    self._error = CancelledError("the call was left by the task that made it")
 
     def done(self) -> bool:
         """Whether the answer or the error is here."""
@@ -136,7 +150,7 @@ class StreamCall(_Answers[Res]):
 class TwoWayCall(_Answers[Res], Generic[Req, Res]):
     """A call with both directions in the user's hand. One task may write while another iterates."""
 
-    __slots__ = ("_open", "_opening", "_serialize", "_stream")
+    __slots__ = ("_left", "_open", "_opening", "_serialize", "_stream")
 
     def __init__(
         self,
@@ -149,34 +163,47 @@ class TwoWayCall(_Answers[Res], Generic[Req, Res]):
         self._opening: Final = trio.Lock()
         self._serialize: Final = serialize
         self._stream: MessageStream[Any, Res] | None = None
+        self._left = False  # written by `aclose`
 
     async def write(self, request: Req) -> None:
         """Send one request. Waits while the server does not read."""
         data = self._serialize(request)
-        with self._time.limit():
-            await (await self._opened()).send_message(data)
+        await self._in_time(lambda stream: stream.send_message(data))
 
     async def done_writing(self) -> None:
         """No more requests follow."""
-        with self._time.limit():
-            await (await self._opened()).close()
+        await self._in_time(lambda stream: stream.close())
 
     async def __anext__(self) -> Res:
         """The next answer. Raises `CallError`."""
-        with self._time.limit():
-            answer = await (await self._opened()).receive_message()
-            if answer is None:
-                raise StopAsyncIteration
-            return answer
+        answer = await self._in_time(lambda stream: stream.receive_message())
+        if answer is None:
+            raise StopAsyncIteration
+        return answer
 
     async def aclose(self) -> None:
-        """Leave the call: the server is told, now."""
-        if self._stream is not None:
+        """Leave the call: the server is told, now. It cannot be begun any more."""
+        self._left = True
+        if self._stream is None:
+            await trio.lowlevel.checkpoint()
+        else:
             await self._stream.aclose()
+
+    async def _in_time(self, step: Callable[[MessageStream[Any, Res]], Awaitable[T]]) -> T:
+        """Take one step of the call. Out of time, the call is over, and the server is told."""
+        try:
+            with self._time.limit():
+                return await step(await self._opened())
+        except DeadlineExceededError:
+            with trio.CancelScope(shield=True):  # it only tells the server, and does not wait
+                await self.aclose()
+            raise
 
     async def _opened(self) -> MessageStream[Any, Res]:
         async with self._opening:
             if self._stream is None:
+                if self._left:
+                    raise CancelledError("the call was left before it began")
                 self._stream = await self._open()
             return self._stream
 

@@ -1,8 +1,8 @@
 """A grpcio server with grpcio's own health service, and acme.Search. For tests, in a process of its own.
 
 It prints its port, then obeys lines of input: `NAME STATUS` sets the status of a service ("." is the server as a
-whole), and is answered by `ok`. It ends when its standard input does. With `--no-watch` it only has Check, with
-`--nothing` no health service at all.
+whole), and is answered by `ok`; `stop SECONDS` ends it with that much grace. It ends when its standard input does. With
+`--no-watch` it only has Check, with `--nothing` no health service at all.
 """
 
 from __future__ import annotations
@@ -49,17 +49,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--no-watch", action="store_true")
     parser.add_argument("--nothing", action="store_true")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="of the grpcio server")
     options = parser.parse_args()
-    server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
+    numbers = [(name, int(value)) for name, _, value in (option.partition("=") for option in options.option)]
+    server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0), *numbers])
     servicer = (NoWatch if options.no_watch else health.HealthServicer)()
     if not options.nothing:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     add_SearchServicer_to_server(Search(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{options.port}")
     server.start()
     say(str(port))
     for line in sys.stdin:
         name, status = line.split()
+        if name == "stop":
+            server.stop(float(status)).wait()
+            break
         servicer.set("" if name == "." else name, health_pb2.HealthCheckResponse.ServingStatus.Value(status))
         say("ok")
     os._exit(0)

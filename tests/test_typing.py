@@ -12,6 +12,7 @@ from viewreg import (
     Channel,
     Coverage,
     Feature,
+    HealthProbe,
     ProbeResult,
     Registry,
     Replicas,
@@ -73,3 +74,17 @@ async def test_a_registry_of_ones_own(autojump_clock: MockClock) -> None:
         assert_type(registry, Registry[Mine])
         snapshot = await registry.wait_until(lambda s: bool(s.healthy_views(Mine.SEARCH)))
         assert_type(snapshot.views[0].features, Mine)
+
+
+async def test_a_registry_by_health(autojump_clock: MockClock) -> None:
+    """With a HealthProbe everything is about the flag of its features."""
+    probe = HealthProbe({Mine.SEARCH: "acme.Search"}, without_health=Mine.SEARCH)
+    assert_type(probe, HealthProbe[Mine])
+    async with (
+        open_fleet() as fleet,
+        open_registry(
+            StaticLocator(["a:1"]), probe=HealthProbe({Mine.SEARCH: "acme.Search"}), dial=fleet.dial
+        ) as registry,
+    ):
+        assert_type(registry, Registry[Mine])
+        assert_type(registry.healthy_views(Mine.SEARCH), list[View[Mine]])

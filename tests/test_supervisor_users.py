@@ -345,6 +345,28 @@ async def test_watch_begins_anew_when_asking_recovers(autojump_clock: MockClock)
         assert begun == 2
 
 
+async def test_rise_and_fall_of_a_watch(autojump_clock: MockClock) -> None:
+    """Until `rise` or `fall` is reached, the word of a watch is seen to hold as quickly as that of a probe by call."""
+    serving = trio.Event()
+
+    async def watch(_channel: Channel) -> AsyncIterator[ProbeResult[Feature]]:
+        yield ProbeResult(Feature(0))
+        await serving.wait()
+        yield ProbeResult(Feature(0), serving=False)
+        await trio.sleep_forever()
+
+    config = Config(rise=3, fall=3, probe_jitter=0.0)
+    async with open_fleet() as fleet, open_with(fleet, Watches(watch), A, config=config) as registry:
+        await registry.wait_until(all_healthy)
+        assert trio.current_time() <= 2.0
+        await trio.sleep(100)
+        assert events(registry, A).count(Event.PROBE_FAILED) == 0
+        began = trio.current_time()
+        serving.set()
+        await registry.wait_until(unhealthy(A))
+        assert 1.0 < trio.current_time() - began <= 2.0
+
+
 async def test_watch_that_fails_when_it_is_cancelled(autojump_clock: MockClock) -> None:
     """A watch whose own nursery fails while it is ended with its connection does no harm."""
 

@@ -228,8 +228,7 @@ class Supervisor(Generic[F]):
             if failed and verdict.event is Event.PROBE_OK and begin_watch is not None and not self._watching:
                 begin_watch()
             failed = verdict.event is Event.PROBE_FAILED
-            # Quickly again after a failure, and up to `rise` successes.
-            settled = verdict is self._watched or (verdict.event is Event.PROBE_OK and self.record.health.healthy)
+            settled = self._settled(verdict)
             jitter = self._rng.uniform(1 - config.probe_jitter, 1 + config.probe_jitter)
             interval = config.probe_interval * jitter if settled else config.probe_retry_interval
             if self._watching:
@@ -244,6 +243,8 @@ class Supervisor(Generic[F]):
             if self._connection is connection:
                 self._watched = verdict
                 self._judge(verdict)
+                if not self._settled(verdict):
+                    self._demand()
 
         await follow(watch, self._probe_channel, self._no_features, hear)
         if self._connection is connection:
@@ -334,6 +335,15 @@ class Supervisor(Generic[F]):
     def _interrupt(self) -> None:
         self._asking.cancel()
         self._news.wake()
+
+    def _settled(self, verdict: Verdict[F]) -> bool:
+        """Whether it need not be asked again soon: not after a failure, and not before `rise` successes.
+
+        What a watch says holds until it says something else; but it has to be seen to hold `rise` or `fall` times.
+        """
+        if verdict.event is Event.PROBE_OK:
+            return self.record.health.healthy
+        return verdict is self._watched and not self.record.health.healthy
 
     def _judge(self, verdict: Verdict[F]) -> None:
         if verdict.event is Event.PROBE_OK:

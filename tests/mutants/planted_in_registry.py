@@ -60,7 +60,7 @@ IN_REGISTRY: Final = (
         "no-quick-probe-after-a-failure",
         "a failed probe is repeated only when the next one is due",
         "_supervisor.py",
-        "settled = verdict is self._watched or (verdict.event is Event.PROBE_OK and self.record.health.healthy)",
+        "settled = self._settled(verdict)",
         "settled = True",
         "test_supervisor.py::test_failed_probe_is_repeated",
     ),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from client import Response
     from viewreg.testing import FakeCall
 
+DRIVE = Path(__file__).parent.parent / "examples" / "gateway" / "drive.py"
 FACTS = f"/facts?subject={subject()}"
 LIMIT = 2.0  # seconds; enough for the first fact on a busy machine, and short of the time in which a hang is noticed
 
@@ -265,3 +270,17 @@ async def test_a_client_that_does_not_read() -> None:
             await cancelled(view)  # by the limit: all buffers in between are full
             gateway.terminate()
             await gateway.ended()
+
+
+# -- under load --
+
+
+def test_the_load_runs() -> None:
+    """The program that makes the figures of the README runs, sees whole answers, and none that is wrong."""
+    command = [sys.executable, str(DRIVE), "--seconds", "3", "--partitions", "1", "--clients", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    table = [line.split() for line in done.stdout.splitlines() if not line.startswith("wrk")]
+    assert [row[0] for row in table] == ["killed", "nothing", "replicas", "partitions"]
+    assert int(table[1][1]) > 0

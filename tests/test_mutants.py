@@ -9,6 +9,7 @@ import pytest
 
 from mutants.mutant import ROOT, Mutant, StaleError
 from mutants.planted import PLANTED, page
+from mutants.simulated import SEEN
 
 BY_NAME = [pytest.param(mutant, id=mutant.name) for mutant in PLANTED]
 
@@ -40,6 +41,11 @@ def test_names_and_changes_are_unique() -> None:
     names = Counter(mutant.name for mutant in PLANTED)
     changes = Counter((mutant.file, mutant.before, mutant.after) for mutant in PLANTED)
     assert not [found for found, times in (*names.items(), *changes.items()) if times > 1]
+
+
+def test_what_the_simulation_sees_is_planted() -> None:
+    """It is said of bugs that there are."""
+    assert {mutant.name for mutant in PLANTED} >= SEEN
 
 
 def test_stale_ones_say_so() -> None:

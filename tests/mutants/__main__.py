@@ -24,6 +24,7 @@ from attrs import frozen
 
 from mutants.mutant import ROOT, Mutant, StaleError
 from mutants.planted import PLANTED, page
+from mutants.simulated import SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ KILLER_LIMIT: Final = (
     20.0  # seconds; these tests take one or two. Before pytest's own, so that a hang is told from a failure
 )
 ALL_LIMIT: Final = 900.0  # seconds, for the tests of all bugs in one run
+WORLDS_LIMIT: Final = 600.0  # seconds, for simulated worlds; half a minute is usual
+WORLDS: Final = ("--seeds", "30", "--hours", "0.25", "--jobs", "1", "--stop")
 NEEDED: Final = ("viewreg", "tests", "examples", "docs", "proto", "pyproject.toml", "pytest_viewreg.py", "README.md")
 PASSED, FAILED = 0, 1  # pytest's exit codes; others say that no test ran
 
@@ -65,6 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description="plant bugs, and see that tests find them")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these bugs, or all whose name contains it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once")
+    parser.add_argument("--simulation", action="store_true", help="tell which ones the simulation finds, too")
     parser.add_argument("--table", action="store_true", help="write docs/mutants.md, and nothing else")
     options = parser.parse_args()
     if options.table:
@@ -74,6 +78,8 @@ def main() -> int:
     if not chosen:
         sys.stdout.write(f"no bug is called {' or '.join(options.only)}: see docs/mutants.md\n")
         return 1
+    if options.simulation:
+        return simulate(chosen, options.jobs)
     without = run_unbroken(chosen)
     if without.code != PASSED:
         sys.stdout.write(f"the tree is broken without any planted bug:\n{without.said}\n")
@@ -95,6 +101,26 @@ def run_unbroken(chosen: Sequence[Mutant]) -> Ran:
     with copy_of_the_tree() as root:
         happy = run_happy_path(root)
         return happy if happy.code != 0 else run_tests(root, {mutant.killer for mutant in chosen}, ALL_LIMIT)
+
+
+def simulate(chosen: Sequence[Mutant], jobs: int) -> int:
+    """Run simulated worlds with each bug, and compare what is found with what is said of it. Returns the exit code."""
+    wrong = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        for mutant, (seen, said) in zip(chosen, pool.map(is_seen, chosen), strict=True):
+            wrong += seen != (mutant.name in SEEN)
+            unsaid = "" if seen == (mutant.name in SEEN) else "; tests/mutants/simulated.py says otherwise"
+            sys.stdout.write(f"{mutant.name:44} {'seen' if seen else 'not seen'}{unsaid}  {said}\n")
+            sys.stdout.flush()
+    return 1 if wrong else 0
+
+
+def is_seen(mutant: Mutant) -> tuple[bool, str]:
+    """Whether the simulation finds a bug, and what it says then."""
+    with copy_of_the_tree() as root:
+        mutant.plant(root)
+        found = run(root, WORLDS_LIMIT, "-m", "simulation", *WORLDS, "--folder", str(root))
+    return found.code != PASSED, "it hangs" if found.code is None else found.said.partition("\n")[0]
 
 
 def judge(mutant: Mutant) -> Result:

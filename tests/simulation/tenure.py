@@ -161,7 +161,8 @@ class Tenure:
         now = trio.current_time()
         self.check_pace()
         gap = now - self._probed
-        self._same_gaps = self._same_gaps + 1 if self._settled and abs(gap - self._gap) < EPSILON else 0
+        by_chance = self._settled and gap <= PROBE_LATEST + EPSILON  # a longer one is how long the program stood still
+        self._same_gaps = self._same_gaps + 1 if by_chance and abs(gap - self._gap) < EPSILON else 0
         self._gap = gap
         if self._same_gaps >= _SAME_GAPS:
             self.suspect(f"probed {self._same_gaps + 2} times, each {gap:.6f} s after the last one")

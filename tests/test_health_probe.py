@@ -240,6 +240,25 @@ async def test_a_status_of_the_future(autojump_clock: MockClock) -> None:
         assert reason(registry, A) == "not serving: search is in status 77"
 
 
+@pytest.mark.parametrize("watch", [True, False], ids=["Watch", "Check"])
+async def test_features_that_share_a_service(watch: bool, autojump_clock: MockClock) -> None:
+    """A service that stands for two features is asked about once, and both come and go with it."""
+    health = Health(watch=watch, search=SERVING)
+    probe = HealthProbe({Mine.SEARCH: "search", Mine.ADD: "search"})
+    async with opened(health, probe) as (_, registry):
+        assert features(registry) == Mine.SEARCH | Mine.ADD
+        assert len(health.watches if watch else health.checks) == 1
+        health.set("search", NOT_SERVING)
+        await registry.wait_until(lambda snapshot: not is_healthy(snapshot))
+        assert reason(registry, A) == "not serving: search is NOT_SERVING"
+
+
+def test_a_probe_shows_what_it_was_given() -> None:
+    """Its repr has all of its arguments."""
+    assert repr(HealthProbe(SEARCH)) == "HealthProbe({<Mine.SEARCH: 1>: 'search'})"
+    assert repr(HealthProbe(SEARCH, without_health=Mine.ADD)).endswith(", without_health=Mine.ADD)")
+
+
 async def test_the_server_as_a_whole(autojump_clock: MockClock) -> None:
     """The empty name is the server's, and a reason calls it so."""
     health = Health()

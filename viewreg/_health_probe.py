@@ -27,7 +27,7 @@ from viewreg._transport.streams import decode, encode, leave_dropped
 from viewreg._transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from viewreg._grpc_health.health_pb2 import HealthCheckRequest, HealthCheckResponse
     from viewreg._transport.channel import Channel
@@ -61,6 +61,7 @@ class HealthProbe(Generic[F]):
 
     def __init__(self, services: Mapping[F, str], *, without_health: F | None = None) -> None:
         self._services: Final = _checked(services)
+        self._names: Final = tuple(dict.fromkeys(self._services.values()))  # two features may share a service
         self._no_features: Final[F] = type(next(iter(services)))(0)
         if without_health is not None:
             expected = f"a {type(self._no_features).__name__}, or None"
@@ -78,23 +79,22 @@ class HealthProbe(Generic[F]):
 
         Raises `ProbeAnswerError` if the server has no health service, `CallError` for any other failure.
         """
-        statuses: dict[F, int] = {}
+        statuses: dict[str, int] = {}
         errors: list[CallError] = []
 
-        async def check(feature: F, service: str, others: trio.CancelScope) -> None:
+        async def check(service: str, others: trio.CancelScope) -> None:
             try:
-                statuses[feature] = await _check(channel, service)
+                statuses[service] = await _check(channel, service)
             except CallError as error:
                 errors.append(error)
                 others.cancel()  # whatever they say, it changes nothing any more
 
-        if len(self._services) == 1:
-            [(only, name)] = self._services.items()
-            await check(only, name, trio.CancelScope())
+        if len(self._names) == 1:
+            await check(self._names[0], trio.CancelScope())
         else:
             async with trio.open_nursery() as nursery:
-                for feature, service in self._services.items():
-                    nursery.start_soon(check, feature, service, nursery.cancel_scope)
+                for service in self._names:
+                    nursery.start_soon(check, service, nursery.cancel_scope)
         if not errors:
             return self._result(statuses)
         first = errors[0]
@@ -110,25 +110,25 @@ class HealthProbe(Generic[F]):
 
     def watch(self, channel: Channel) -> Watch[F]:
         """Follow the status of each service, as long as the server lets us."""
-        return Watch(self._services, channel, self._result)
+        return Watch(self._names, channel, self._result)
 
-    def _result(self, statuses: Mapping[F, int]) -> ProbeResult[F]:
+    def _result(self, statuses: Mapping[str, int]) -> ProbeResult[F]:
         from viewreg._grpc_health.health_pb2 import HealthCheckResponse
 
         features = self._no_features
-        off = []
         for feature, service in self._services.items():
-            status = statuses[feature]
-            if status == HealthCheckResponse.SERVING:
+            if statuses[service] == HealthCheckResponse.SERVING:
                 features |= feature
-            else:
-                known = status in HealthCheckResponse.ServingStatus.values()
-                text = HealthCheckResponse.ServingStatus.Name(status) if known else f"in status {status}"  # type: ignore[arg-type]
-                off.append(f"{service or 'the server'} is {text}")
-        return ProbeResult(features, serving=bool(features), reason="" if features else ", ".join(off))
+        if features:
+            return ProbeResult(features)
+        words = {int(number): word for word, number in HealthCheckResponse.ServingStatus.items()}
+        said = {name: words.get(status, f"in status {status}") for name, status in statuses.items()}
+        off = ", ".join(f"{name or 'the server'} is {said[name]}" for name in self._names)
+        return ProbeResult(features, serving=False, reason=off)
 
     def __repr__(self) -> str:
-        return f"HealthProbe({self._services})"
+        without = "" if self._without_health is None else f", without_health={self._without_health}"
+        return f"HealthProbe({self._services}{without})"
 
 
 class Watch(Generic[F]):
@@ -139,12 +139,12 @@ class Watch(Generic[F]):
     """
 
     def __init__(
-        self, services: Mapping[F, str], channel: Channel, result: Callable[[Mapping[F, int]], ProbeResult[F]]
+        self, services: Iterable[str], channel: Channel, result: Callable[[Mapping[str, int]], ProbeResult[F]]
     ) -> None:
         # All streams wake the one task that reads them: a task for each would see a change some passes later.
         self._woken: Final = Wakeup()
         self._channel: Final = channel
-        self._followed: Final = {feature: _Followed(name, channel, self._woken) for feature, name in services.items()}
+        self._followed: Final = {name: _Followed(name, channel, self._woken) for name in services}
         self._result: Final = result
         self._last: ProbeResult[F] | None = None
         self._over = False
@@ -187,9 +187,8 @@ class Watch(Generic[F]):
 
     def _now(self) -> ProbeResult[F] | None:
         """The result of the last words, if there is one for each service and it differs from the last."""
-        statuses = {feature: followed.status for feature, followed in self._followed.items()}
-        known = {feature: status for feature, status in statuses.items() if status is not None}
-        if len(known) == len(statuses) and (result := self._result(known)) != self._last:
+        known = {name: each.status for name, each in self._followed.items() if each.status is not None}
+        if len(known) == len(self._followed) and (result := self._result(known)) != self._last:
             self._last = result
             return result
         return None

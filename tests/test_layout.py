@@ -31,7 +31,7 @@ ORDER = [
     ["_watch"],
     ["_view"],
     ["_snapshot"],
-    ["_pick"],
+    ["_pick", "_changes"],
     ["_locator"],
     ["_probe", "_health_probe", "_prober"],
     ["_pacer", "_record"],

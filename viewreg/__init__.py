@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from viewreg._backoff import Backoff
+from viewreg._changes import Changes
 from viewreg._config import Config
 from viewreg._coverage import Assignment, Coverage, Replicas
 from viewreg._endpoint import Endpoint, EndpointDiff, diff
@@ -28,7 +29,7 @@ from viewreg._locator import Discovery, Locator, StaticLocator
 from viewreg._open import open_registry
 from viewreg._partition import Fact, FactPartition, HashRange, KeyEncoding, hash_po, hash_sp
 from viewreg._probe import Probe, StatsProbe
-from viewreg._registry import Changes, DiscoveryStatus, Registry
+from viewreg._registry import DiscoveryStatus, Registry
 from viewreg._snapshot import Change, Snapshot
 from viewreg._transport.calls import Response, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from viewreg._transport.channel import Channel

@@ -11,19 +11,20 @@ from __future__ import annotations
 import enum
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Generic, Self
+from typing import TYPE_CHECKING, Final, Generic
 
 import trio
 from attrs import frozen
 from typing_extensions import TypeVar
 
+from viewreg._changes import Changes
 from viewreg._coverage import encoding_for
 from viewreg._endpoint import Endpoint, diff
 from viewreg._errors import InvalidTypeError, InvalidValueError, RegistryClosedError, check_int, check_type
 from viewreg._feature import Feature
 from viewreg._partition import HashRange
 from viewreg._pick import Picker
-from viewreg._snapshot import Change, Snapshot, change_between, endpoint_key, how_many_serve, unknown_view, write_dump
+from viewreg._snapshot import Snapshot, endpoint_key, how_many_serve, unknown_view, write_dump
 from viewreg._view import View
 from viewreg._watch import Watched
 
@@ -250,7 +251,7 @@ class Registry(Generic[F]):
         old = self._read.get(since) if since is not None else None
         if old is None:
             old = Snapshot(-1, -math.inf, (), self._no_features, self._clock)
-        return Changes(self, old)
+        return Changes(old, self._changed, lambda: self.snapshot, lambda: self._closed)
 
     async def _wait(self, condition: Callable[[], bool]) -> Snapshot[F]:
         await trio.lowlevel.checkpoint()
@@ -330,29 +331,3 @@ def _check_time(name: str, value: object) -> None:
         raise InvalidTypeError(f"{name} {value!r}: expected a number of seconds")
     if math.isnan(value):
         raise InvalidValueError(f"{name} {value!r}: expected a number of seconds")
-
-
-class Changes(Generic[F]):
-    """An async iterator of `Change`: the first one brings what is there as additions, or what changed since a version.
-
-    It owns nothing: drop it whenever you like. Who reads slowly skips versions and never loses the newest. A `since`
-    that is not among the last 64 snapshots that anybody read counts as none. When the registry is closed, one last
-    change removes all views, and the iteration ends.
-    """
-
-    def __init__(self, registry: Registry[F], old: Snapshot[F]) -> None:
-        self._registry = registry
-        self._old = old
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Change[F]:
-        """The next change. Cancelled, nothing is lost."""
-        registry, old = self._registry, self._old
-        if registry._closed and registry.version <= old.version:  # noqa: SLF001 (the same module)
-            await trio.lowlevel.checkpoint()
-            raise StopAsyncIteration
-        await registry._changed.wait_past(old.version)  # noqa: SLF001 (the same module)
-        self._old = registry.snapshot
-        return change_between(old, self._old)

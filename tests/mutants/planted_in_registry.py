@@ -205,9 +205,9 @@ IN_REGISTRY: Final = (
     Mutant(
         "changes-without-the-last-one",
         "who follows changes is not told that the closing has removed all views",
-        "_registry.py",
-        "if registry._closed and registry.version <= old.version:",
-        "if registry._closed:",
+        "_changes.py",
+        "if self._is_closed() and self._changed.version <= old.version:",
+        "if self._is_closed():",
         "test_registry_manners.py::test_changes_end_for_a_slow_reader",
     ),
     Mutant(
